@@ -1,0 +1,1 @@
+"""Post-training quantization: one reconstruction engine, the published methods as points of it."""

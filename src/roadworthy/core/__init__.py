@@ -1,0 +1,1 @@
+"""What every stage shares; imports none of the stages."""
