@@ -1,0 +1,130 @@
+"""What every peer script shares: the cell it is handed and the one JSON line it answers.
+
+Imported inside a peer's own environment, so numpy is all it may lean on. A script calls
+`answer(quantize)`, where `quantize` turns a `Cell` into a function images [n 3 32 32] -> logits
+[n 10]. Time and memory are those of `quantize` alone: no imports, no evaluation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+BENCHMARKS = Path(__file__).resolve().parents[1]
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+class Refused(Exception):
+    """The tool cannot express this cell; the message says why."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One tool's method at one pair of bit widths, in the folder that holds model and data."""
+
+    method: str
+    weight_bits: int
+    act_bits: int
+    seed: int
+    work: Path
+
+    @property
+    def onnx(self) -> Path:
+        return self.work / "model.onnx"
+
+    def array(self, name: str) -> np.ndarray:
+        """`cal` [1024 3 32 32], `a` and `b` likewise, `ya` and `yb` [n]: normalised float32."""
+        with np.load(self.work / "data.npz") as store:
+            return store[name]
+
+    def scratch(self, name: str) -> Path:
+        folder = self.work / f"scratch-{os.getpid()}"
+        folder.mkdir(exist_ok=True)
+        return folder / name
+
+
+def torch_model():  # noqa: ANN201 - torch is not in every peer's environment
+    """The benchmark's ResNet-20, from the file beside this folder."""
+    sys.path.insert(0, str(BENCHMARKS))
+    import resnet_cifar
+
+    return resnet_cifar.resnet20()
+
+
+def torch_predict(module) -> Predict:  # noqa: ANN001
+    """A torch module as a `Predict`."""
+    import torch
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return module(torch.from_numpy(images)).numpy()
+
+    return predict
+
+
+def onnx_predict(path: Path) -> Predict:
+    """A model file on onnxruntime, graph fusions off: what the tool wrote is what is scored."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images})[0]
+
+
+def classes(predict: Predict, images: np.ndarray, batch: int = 128) -> np.ndarray:
+    """Top-1 class of each image [n]."""
+    parts = [predict(images[i : i + batch]).argmax(1) for i in range(0, len(images), batch)]
+    return np.concatenate(parts)
+
+
+def peak_megabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(cell: Cell, quantize: Callable[[Cell], Predict], out: Path) -> dict[str, object]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    predict = quantize(cell)
+    cost = {
+        "wall_s": time.perf_counter() - wall,
+        "cpu_s": time.process_time() - cpu,
+        "peak_mb": peak_megabytes(),
+    }
+    found = {name: classes(predict, cell.array(name)) for name in ("a", "b")}
+    np.savez_compressed(out, **found)
+    scores = {n: float((p == cell.array("y" + n)).mean() * 100) for n, p in found.items()}
+    return {**scores, **cost}
+
+
+def answer(quantize: Callable[[Cell], Predict], *packages: str) -> None:
+    """Run the cell named on the command line and print its JSON line, the last on stdout."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--method", required=True)
+    parser.add_argument("--weight-bits", type=int, required=True)
+    parser.add_argument("--act-bits", type=int, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--predictions", type=Path, required=True)
+    given = parser.parse_args()
+    # One core for everyone: runtimes with thread pools of their own do not read OMP_NUM_THREADS.
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    cell = Cell(given.method, given.weight_bits, given.act_bits, given.seed, given.work)
+    try:
+        result = measure(cell, quantize, given.predictions)
+    except Refused as reason:
+        result = {"refuses": str(reason)}
+    result["versions"] = {name: importlib.metadata.version(name) for name in packages}
+    print("\n" + json.dumps(result), flush=True)

@@ -1,0 +1,283 @@
+"""Post-training quantization, side by side: roadworthy and the public tools on one model and data.
+
+ResNet-20 (benchmarks/resnet_cifar.py), calibrated on the 1024 `xcal` images of
+`cifar10/lossless.npz`; test A is its 1017 test images, test B the first 2000 of `cifar10/test.npz`.
+First and last layer stay at 8 bit. Each peer lives in an environment of its own, made here with uv
+and kept; each cell is a process of its own on one core. Finished cells are kept under --out, so an
+interrupted run goes on where it stopped.
+
+    python benchmarks/ptq_peers.py --out out/peers
+    python benchmarks/ptq_peers.py --out out/peers --only nncf --columns w8a8 w4a8
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from resnet_cifar import PREPROCESS, resnet20
+
+PEERS = Path(__file__).resolve().parent / "peers"
+COLUMNS = ("w8a8", "w4a8", "w4a4", "w3a3", "w2a4", "w2a2")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A tool: its script peers/peer_NAME.py, what uv installs for it (nothing: this environment)."""
+
+    name: str
+    pins: tuple[str, ...]
+    methods: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process: a peer's method at one column and seed."""
+
+    peer: Peer
+    method: str
+    column: str
+    seed: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.peer.name}-{self.method}-{self.column}-s{self.seed}"
+
+    @property
+    def bits(self) -> tuple[int, int]:
+        weight, act = re.fullmatch(r"w(\d)a(\d)", self.column).groups()
+        return int(weight), int(act)
+
+
+# torch is the newest that a peer's own requirements admit; it decides nothing about accuracy.
+ALL = (
+    Peer("roadworthy", (), ("mse", "qdrop", "qdrop-plus")),
+    Peer("onnxruntime", ("onnxruntime==1.32.0", "onnx", "sympy"), ("minmax", "percentile-99.9")),
+    Peer("torchao", ("torchao==0.18.0", "torch==2.15.0", "numpy"), ("pt2e",)),
+    Peer(
+        "brevitas",
+        ("brevitas==0.13.4", "torch==2.15.0", "torchvision==0.29.2", "numpy"),
+        ("bias-correction", "learned-round"),
+    ),
+    Peer(
+        "aimet",
+        ("aimet-onnx==2.42.0", "torch==2.13.0", "numpy"),
+        ("adaround",),
+    ),
+    Peer("nncf", ("nncf==3.4.0", "onnx", "onnxruntime==1.32.0"), ("ptq",)),
+    Peer("modelopt", ("nvidia-modelopt==0.47.0", "torch==2.15.0", "numpy"), ("max", "mse")),
+)
+
+
+def normalised(images: np.ndarray) -> np.ndarray:
+    """uint8 [n h w c] to the network's float32 [n c h w]."""
+    mean, std = (np.array(PREPROCESS[k], np.float32) for k in ("mean", "std"))
+    return np.ascontiguousarray(((images / np.float32(255) - mean) / std).transpose(0, 3, 1, 2))
+
+
+def jpeg_images(store: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first `count` images [n h w c] and labels [n] of a jpeg/offset/label store."""
+    with np.load(store) as z:
+        blob, ends, labels = z["jpeg"], z["offset"], z["label"]
+    raw = (blob[ends[i] : ends[i + 1]].tobytes() for i in range(count))
+    images = np.stack([np.asarray(Image.open(io.BytesIO(r)).convert("RGB")) for r in raw])
+    return images, labels[:count].astype(np.int64)
+
+
+def prepare(work: Path) -> None:
+    """Write what every peer is handed: data.npz and model.onnx."""
+    if (work / "data.npz").exists():
+        return
+    work.mkdir(parents=True, exist_ok=True)
+    cifar = Path(os.environ["ROADWORTHY_DATA"]) / "cifar10"
+    with np.load(cifar / "lossless.npz") as z:
+        cal, a, ya = normalised(z["xcal"]), normalised(z["xte"]), z["yte"]
+    b, yb = jpeg_images(cifar / "test.npz", 2000)
+    example = torch.from_numpy(cal[:2])
+    torch.onnx.export(
+        resnet20(),
+        (example,),
+        work / "model.onnx",
+        opset_version=21,
+        dynamo=True,
+        external_data=False,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        input_names=["image"],
+        output_names=["logits"],
+    )
+    np.savez(work / "data.npz", cal=cal, a=a, ya=ya, b=normalised(b), yb=yb)
+
+
+def find_uv() -> str:
+    beside = Path(sys.executable).with_name("uv")
+    found = str(beside) if beside.exists() else shutil.which("uv")
+    if found is None:
+        raise SystemExit("uv is needed to make the peers' environments: pip install uv")
+    return found
+
+
+def environment(peer: Peer, venvs: Path) -> Path:
+    """The peer's interpreter; its environment is made if absent or pinned differently."""
+    if not peer.pins:
+        return Path(sys.executable)
+    home = venvs / peer.name
+    python, stamp = home / "bin" / "python", home / "pins.txt"
+    if stamp.exists() and stamp.read_text().split() == list(peer.pins):
+        return python
+    uv = find_uv()
+    subprocess.run(
+        [uv, "venv", "-q", "--clear", "--python", sys.executable, str(home)], check=True
+    )
+    subprocess.run(
+        [uv, "pip", "install", "-q", "--python", str(python), *peer.pins],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    stamp.write_text("\n".join(peer.pins))
+    return python
+
+
+def last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "no message"
+
+
+def run(job: Job, venvs: Path, out: Path, timeout: float) -> dict[str, object]:
+    """One cell's numbers, or {'refuses': ...}, or {'failed': ...}; never an exception."""
+    weight_bits, act_bits = job.bits
+    try:
+        done = subprocess.run(
+            [
+                str(environment(job.peer, venvs)),
+                str(PEERS / f"peer_{job.peer.name}.py"),
+                *("--method", job.method, "--seed", str(job.seed)),
+                *("--weight-bits", str(weight_bits), "--act-bits", str(act_bits)),
+                *("--work", str(out / "work")),
+                *("--predictions", str(out / "cells" / f"{job.key}.npz")),
+            ],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        (out / "cells" / f"{job.key}.log").write_text(done.stdout + done.stderr)
+        if done.returncode:
+            return {"failed": last_line(done.stderr)}
+        return json.loads(last_line_whole(done.stdout))
+    except subprocess.CalledProcessError as error:
+        return {"failed": f"install: {last_line(error.stderr or '')}"}
+    except subprocess.TimeoutExpired:
+        return {"failed": f"not done in {timeout:.0f} s"}
+    except ValueError:
+        return {"failed": "printed no JSON line"}
+
+
+def last_line_whole(text: str) -> str:
+    return text.strip().rsplit("\n", 1)[-1]
+
+
+def finished(job: Job, out: Path) -> dict[str, object] | None:
+    """What an earlier run left for this cell; failures are tried again."""
+    path = out / "cells" / f"{job.key}.json"
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text())
+    return None if "failed" in found else found
+
+
+def jobs(given: argparse.Namespace) -> Iterator[Job]:
+    for peer in ALL:
+        if given.only and peer.name not in given.only:
+            continue
+        seeds = given.seeds if not peer.pins else given.seeds[:1]
+        for method in peer.methods:
+            for column in given.columns:
+                yield from (Job(peer, method, column, seed) for seed in seeds)
+
+
+def mean(cells: list[dict[str, float]], name: str) -> float:
+    return float(np.mean([cell[name] for cell in cells]))
+
+
+def show(cells: list[dict[str, object]]) -> str:
+    """One table cell: A/B top-1 and what it cost, the mean over seeds; or the reason."""
+    if not cells:
+        return "-"
+    scored = [cell for cell in cells if "a" in cell]
+    if not scored:
+        reason = cells[0].get("refuses")
+        return f"refuses: {reason}" if reason else f"failed: {cells[0]['failed']}"
+    a, b, wall, cpu, peak = (mean(scored, n) for n in ("a", "b", "wall_s", "cpu_s", "peak_mb"))
+    spread = f" ±{np.std([c['a'] for c in scored]):.1f}" if len(scored) > 1 else ""
+    return f"{a:.1f}/{b:.1f}{spread} ({wall:.0f}/{cpu:.0f} s, {peak:.0f} MB)"
+
+
+def table(results: dict[Job, dict[str, object]], columns: list[str]) -> str:
+    """Markdown: a row for each tool's method, a column for each pair of bit widths."""
+    rows = list(dict.fromkeys((job.peer.name, job.method) for job in results))
+    lines = [
+        "| tool, method | " + " | ".join(c.upper() for c in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for name, method in rows:
+        found = [
+            [r for j, r in results.items() if (j.peer.name, j.method, j.column) == (name, method, c)]
+            for c in columns
+        ]
+        lines.append(f"| {name} {method} | " + " | ".join(map(show, found)) + " |")
+    return "\n".join(lines)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--venvs", type=Path, default=Path.home() / ".cache" / "roadworthy-peers")
+    parser.add_argument("--only", nargs="+", choices=[p.name for p in ALL], metavar="PEER")
+    parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=list(COLUMNS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="ours; peers: the first")
+    parser.add_argument("--timeout", type=float, default=7200, help="seconds for one cell")
+    return parser.parse_args()
+
+
+def write(results: dict[Job, dict[str, object]], given: argparse.Namespace) -> str:
+    text = table(results, given.columns)
+    cells = [{**asdict(job), **found} for job, found in results.items()]
+    facts = {"cpu": cpu_name(), "python": platform.python_version(), "cells": cells}
+    (given.out / "peers.json").write_text(json.dumps(facts, indent=1))
+    (given.out / "peers.md").write_text(text + "\n")
+    return text
+
+
+def main() -> None:
+    given = arguments()
+    (given.out / "cells").mkdir(parents=True, exist_ok=True)
+    prepare(given.out / "work")
+    results: dict[Job, dict[str, object]] = {}
+    for job in jobs(given):
+        found = finished(job, given.out)
+        if found is None:
+            found = run(job, given.venvs, given.out, given.timeout)
+            (given.out / "cells" / f"{job.key}.json").write_text(json.dumps(found))
+        results[job] = found
+        print(f"{job.key}: {show([found])}", file=sys.stderr, flush=True)
+    print(write(results, given))
+
+
+if __name__ == "__main__":
+    main()
