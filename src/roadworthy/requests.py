@@ -1,0 +1,180 @@
+"""What a command asks for, as frozen values that cannot exist invalid.
+
+The command line parses into these and each command is one function of one of them. Nothing heavy
+is imported here: `roadworthy --help` reads this module.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from roadworthy.errors import BadInput
+
+Method = Literal["minmax", "mse", "adaround", "brecq", "qdrop", "qdrop-plus"]
+Effort = Literal["quick", "standard", "paper"]
+BackendName = Literal["onnxruntime-cpu", "openvino-cpu", "tensorrt", "academic"]
+Device = Literal["cpu", "cuda", "auto"]
+Kept = Literal["first", "last"]
+
+_BITS = re.compile(r"w(\d+)a(\d+)")
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB|TB)?", re.IGNORECASE)
+_UNIT_BYTES = {"": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
+
+
+def parse_bits(text: str) -> tuple[int, int]:
+    """Widths of weights and activations.
+
+    >>> parse_bits("w4a8")
+    (4, 8)
+    """
+    found = _BITS.fullmatch(text.lower())
+    if not found or not all(2 <= int(width) <= 8 for width in found.groups()):
+        raise BadInput(f"bits {text!r} given; w2a2 to w8a8 are allowed, e.g. --bits w4a8")
+    return int(found[1]), int(found[2])
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of a size such as ``4GB`` (powers of 1024).
+
+    >>> parse_memory("1.5GB")
+    1610612736
+    """
+    found = _MEMORY.fullmatch(text.strip())
+    amount = float(found[1]) * _UNIT_BYTES[(found[2] or "").upper()] if found else 0.0
+    if amount < 2**20:
+        raise BadInput(f"memory {text!r} given; a size of at least 1MB is allowed, e.g. 4GB")
+    return int(amount)
+
+
+def parse_kept(text: str) -> tuple[Kept, ...]:
+    """Layers that stay at 8 bits, out of ``first``, ``last``; ``none`` keeps nothing.
+
+    >>> parse_kept("first,last"), parse_kept("none")
+    (('first', 'last'), ())
+    """
+    if text == "none":
+        return ()
+    kept: list[Kept] = []
+    for name in text.split(","):
+        match name.strip():
+            case "first" | "last" as known:
+                kept.append(known)
+            case other:
+                raise BadInput(f"--keep-8bit {other!r} given; first, last, first,last or none")
+    return tuple(kept)
+
+
+def one_of(what: str, given: str, allowed: tuple[str, ...]) -> None:
+    """Raise BadInput unless `given` is one of `allowed`."""
+    if given not in allowed:
+        raise BadInput(f"{what} {given!r} given; {', '.join(allowed)} are allowed")
+
+
+def at_least_one(what: str, given: float | None) -> None:
+    """Raise BadInput where a count is given and below 1."""
+    if given is not None and given < 1:
+        raise BadInput(f"{what} {given} given; at least 1 is allowed")
+
+
+@dataclass(frozen=True)
+class DataChoice:
+    """Which images calibrate and which judge.
+
+    Args:
+        calibration: data spec; labels are not needed.
+        evaluation: data spec with labels, or None to measure agreement with the float model only.
+        calib_size: images drawn from `calibration`; None takes all of them, 1024 at most.
+        preprocess: ``imagenet``, a YAML or JSON file, or None for the model's own metadata.
+        skip_bad: leave unreadable images out and count them, instead of stopping.
+    """
+
+    calibration: str
+    evaluation: str | None = None
+    calib_size: int | None = None
+    preprocess: str | None = None
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        at_least_one("--calib-size", self.calib_size)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Which integers the model is written in: widths, exceptions, the runtime's placement rules.
+
+    `max_drop` (points of the metric) lets accuracy-aware mixed precision raise layers; None is off.
+    """
+
+    weight_bits: int = 4
+    act_bits: int = 4
+    keep_8bit: tuple[Kept, ...] = ("first", "last")
+    backend: BackendName = "onnxruntime-cpu"
+    max_drop: float | None = None
+
+    def __post_init__(self) -> None:
+        parse_bits(self.bits)
+        one_of("backend", self.backend, get_args(BackendName))
+        if self.max_drop is not None and self.max_drop < 0:
+            raise BadInput(f"--max-drop {self.max_drop} given; 0 or more points are allowed")
+
+    @property
+    def bits(self) -> str:
+        """The widths as they are written on the command line.
+
+        >>> Scheme(4, 8).bits
+        'w4a8'
+        """
+        return f"w{self.weight_bits}a{self.act_bits}"
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How the rounding is found; None leaves a number to the effort's preset.
+
+    `memory` bounds the activation caches in bytes; what does not fit goes to disk.
+    """
+
+    method: Method = "qdrop"
+    effort: Effort = "standard"
+    iterations: int | None = None
+    batch_size: int | None = None
+    memory: int = 4 * 2**30
+
+    def __post_init__(self) -> None:
+        one_of("method", self.method, get_args(Method))
+        one_of("effort", self.effort, get_args(Effort))
+        at_least_one("--iterations", self.iterations)
+        at_least_one("--batch-size", self.batch_size)
+
+
+@dataclass(frozen=True)
+class QuantizeRequest:
+    """Everything `roadworthy quantize` was asked for."""
+
+    model: str
+    data: DataChoice
+    out: Path
+    scheme: Scheme = field(default_factory=Scheme)
+    solver: Solver = field(default_factory=Solver)
+    resume: bool = True
+    seed: int = 0
+    device: Device = "auto"
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """Everything `roadworthy evaluate` was asked for; `limit` takes the first images only."""
+
+    model: str
+    data: str
+    preprocess: str | None = None
+    batch_size: int = 64
+    limit: int | None = None
+    skip_bad: bool = False
+    seed: int = 0
+    device: Device = "auto"
+
+    def __post_init__(self) -> None:
+        at_least_one("--batch-size", self.batch_size)
+        at_least_one("--limit", self.limit)

@@ -1,0 +1,18 @@
+"""Shapes and types of every call are checked in tests; real data comes from ROADWORTHY_DATA."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("roadworthy", "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Folder of the real data sets."""
+    folder = os.environ.get("ROADWORTHY_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("ROADWORTHY_DATA does not name a folder with the real data sets")
+    return Path(folder)
