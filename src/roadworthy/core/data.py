@@ -1,0 +1,318 @@
+"""Data specs, seeded and hashed subsets, batches.
+
+========================================  ======================================================
+``imagefolder:DIR``                       class sub-folders (sorted names are the classes), or a
+                                          flat folder of unlabelled images
+``imagefolder:DIR@labels.tsv``            flat folder, ``file<TAB>class id`` lines
+``npz:FILE``                              jpeg/offset/label store
+``npz:FILE?x=xte&y=yte``                  uint8 images ``[n h w c]`` and labels ``[n]``
+``builtin:NAME``                          photos inside installed packages
+========================================  ======================================================
+"""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+from urllib.parse import parse_qsl
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+from roadworthy.core.builtin import open_builtin
+from roadworthy.core.images import Preprocess
+from roadworthy.core.progress import track
+from roadworthy.core.sources import Source, decode, open_folder, open_listed, open_npz
+from roadworthy.errors import BadData, BadPreprocess
+
+Task = Literal["classification"]
+# Images that one thread prepares at a stretch: a hand-over costs as much as decoding a tiny image.
+_CHUNK = 8
+Batch = tuple[Float[Tensor, "b c h w"], Int[Tensor, " b"]]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images in a fixed order, with or without class ids.
+
+    Args:
+        spec: what `load_data` was given.
+        classes: their names; empty where nothing is labelled.
+        source: the whole store.
+        indices: which of its images these are.
+        ranked: class ids are ranks of folder names, so they mean the model's only if all are there.
+    """
+
+    spec: str
+    classes: tuple[str, ...]
+    source: Source
+    indices: tuple[int, ...]
+    ranked: bool = False
+    task: Task = "classification"
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def load(self, index: int) -> Image.Image:
+        """Image `index`: 8-bit RGB, upright. Raises BadData, naming a file that cannot be read."""
+        where = self.indices[index]
+        return decode(self.source.read(where), self.source.name(where))
+
+    def label(self, index: int) -> int | None:
+        """Class id of image `index`, None where it has none."""
+        return self.source.label(self.indices[index])
+
+    def name(self, index: int) -> str:
+        """File of image `index`, to be blamed in messages."""
+        return self.source.name(self.indices[index])
+
+    def subset(self, n: int, seed: int, stratified: bool = True) -> "Dataset":
+        """`n` images drawn at random; `stratified` takes as many of each class as there are.
+
+        For one seed a smaller subset is the beginning of a larger one.
+        """
+        if not 1 <= n <= len(self):
+            raise BadData(f"{n} images asked of {self.spec}, which has {len(self)}; 1 to that many")
+        order = np.random.default_rng(seed).permutation(len(self)).tolist()
+        if stratified:
+            order = _in_turns(order, [self.label(i) for i in range(len(self))])
+        return replace(self, indices=tuple(self.indices[i] for i in order[:n]))
+
+    def head(self, n: int) -> "Dataset":
+        """The first `n` images, all where there are fewer."""
+        return replace(self, indices=self.indices[:n])
+
+    def labelled(self) -> "Dataset":
+        """The images that have a class id; BadData where none has."""
+        kept = tuple(i for i in self.indices if self.source.label(i) is not None)
+        if not kept:
+            raise BadData(
+                f"{self.spec} has no labels to judge by; give class sub-folders, "
+                "imagefolder:DIR@labels.tsv or npz:FILE?x=IMAGES&y=LABELS"
+            )
+        return replace(self, indices=kept)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash over names, contents and labels, in order; the same wherever the images lie."""
+        total = hashlib.sha256()
+        for i in self.indices:
+            total.update(f"{self.source.key(i)}\0{self.source.label(i)}\0".encode())
+            total.update(hashlib.sha256(_content(self.source, i)).digest())
+        return total.hexdigest()
+
+
+def load_data(spec: str) -> Dataset:
+    """The images that a data spec names; nothing is decoded yet.
+
+    Raises:
+        BadData: an unknown spec, or one whose files are missing, empty or inconsistent.
+    """
+    kind, _, rest = spec.partition(":")
+    match kind:
+        case "imagefolder" if rest:
+            return _imagefolder(spec, rest)
+        case "npz" if rest:
+            path, _, query = rest.partition("?")
+            source = open_npz(Path(path), _query(spec, query))
+            return _identified(spec, source)
+        case "builtin" if rest:
+            return _identified(spec, open_builtin(rest))
+        case "coco" | "yolo" | "masks" | "text":
+            what = f"{kind}: data are not supported yet"
+        case _:
+            what = f"data {spec!r} given"
+    raise BadData(
+        f"{what}; imagefolder:DIR, imagefolder:DIR@labels.tsv, npz:FILE, "
+        "npz:FILE?x=IMAGES&y=LABELS and builtin:NAME are allowed"
+    )
+
+
+def check_labels(dataset: Dataset, outputs: int) -> None:
+    """Raise BadData unless the labels can be the `outputs` classes of a model.
+
+    One class alone says nothing, and folder ranks are the model's class ids only if every class of
+    the model has its folder.
+    """
+    labels = {dataset.label(i) for i in range(len(dataset))} - {None}
+    if len(labels) < 2:
+        raise BadData(
+            f"{dataset.spec} has images of {len(labels)} class only; a metric needs two or more"
+        )
+    if dataset.ranked and len(dataset.classes) != outputs:
+        raise BadData(
+            f"{dataset.spec} has {len(dataset.classes)} class folders and the model {outputs} "
+            "outputs; give the model's own class ids by imagefolder:DIR@labels.tsv"
+        )
+    highest = max(label for label in labels if label is not None)
+    if highest >= outputs:
+        raise BadData(f"{dataset.spec} has class id {highest} and the model {outputs} outputs")
+
+
+class Batches:
+    """Preprocessed batches ``[b c h w]`` with labels ``[b]``, -1 where there is none.
+
+    Files are read, decoded and resized by threads, a few batches ahead of the reader. Iterate it
+    once or more; `skipped` names the images that the last pass left out.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        preprocess: Preprocess,
+        batch_size: int,
+        skip_bad: bool = False,
+        progress: str | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise BadData(f"batch size {batch_size} given; 1 or more is allowed")
+        self.skipped: list[str] = []
+        self._dataset, self._preprocess, self._size = dataset, preprocess, batch_size
+        self._skip_bad, self._progress = skip_bad, progress
+
+    def __len__(self) -> int:
+        return -(-len(self._dataset) // self._size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.skipped = []
+        held: list[tuple[int, Tensor]] = []
+        for item in track(self._tensors(), self._progress, len(self._dataset)):
+            held.append(item)
+            if len(held) == self._size:
+                yield self._stack(held)
+                held = []
+        if held:
+            yield self._stack(held)
+        if len(self.skipped) == len(self._dataset):
+            raise BadData(f"none of the {len(self.skipped)} images of {self._dataset.spec} is good")
+
+    def images(self) -> Iterator[Float[Tensor, "b c h w"]]:
+        """The batches without their labels."""
+        return (images for images, _ in self)
+
+    def _tensors(self) -> Iterator[tuple[int, Tensor]]:
+        workers = min(8, os.cpu_count() or 1)
+        with ThreadPoolExecutor(workers) as pool:
+            ahead: deque[Future[list[tuple[int, Tensor | BadData]]]] = deque()
+            starts = range(0, len(self._dataset), _CHUNK)
+            try:
+                for start in starts:
+                    ahead.append(pool.submit(self._chunk, start))
+                    if len(ahead) > max(2 * workers, self._size // _CHUNK):
+                        yield from self._good(ahead.popleft().result())
+                while ahead:
+                    yield from self._good(ahead.popleft().result())
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _chunk(self, start: int) -> list[tuple[int, Tensor | BadData]]:
+        stop = min(start + _CHUNK, len(self._dataset))
+        return [(index, self._tensor(index)) for index in range(start, stop)]
+
+    def _tensor(self, index: int) -> Tensor | BadData:
+        try:
+            return self._preprocess(self._dataset.load(index))
+        except BadData as error:
+            return error
+
+    def _good(self, chunk: list[tuple[int, Tensor | BadData]]) -> Iterator[tuple[int, Tensor]]:
+        for index, tensor in chunk:
+            if isinstance(tensor, Tensor):
+                yield index, tensor
+            elif self._skip_bad:
+                self.skipped.append(self._dataset.name(index))
+            else:
+                raise BadData(f"{tensor}; mend it, or leave such images out by --skip-bad")
+
+    def _stack(self, held: list[tuple[int, Tensor]]) -> Batch:
+        first = held[0]
+        for index, tensor in held:
+            if tensor.shape != first[1].shape:
+                names = f"{self._dataset.name(first[0])} and {self._dataset.name(index)}"
+                raise BadPreprocess(
+                    f"{names} differ in size after preprocessing, {list(first[1].shape[1:])} "
+                    f"and {list(tensor.shape[1:])}; give one with a crop or geometry: squash"
+                )
+        labels = [self._dataset.label(index) for index, _ in held]
+        return torch.stack([t for _, t in held]), torch.tensor(
+            [-1 if label is None else label for label in labels]
+        )
+
+
+def batches(
+    dataset: Dataset,
+    preprocess: Preprocess,
+    batch_size: int,
+    skip_bad: bool = False,
+    progress: str | None = None,
+) -> Batches:
+    """Batches of `dataset`; a corrupt image stops with its name or, by `skip_bad`, is left out."""
+    return Batches(dataset, preprocess, batch_size, skip_bad, progress)
+
+
+def load_tensor(
+    dataset: Dataset, preprocess: Preprocess, skip_bad: bool = False, progress: str | None = None
+) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"]]:
+    """All images ``[n c h w]`` and labels ``[n]`` of `dataset` in memory."""
+    return join(batches(dataset, preprocess, 256, skip_bad, progress))
+
+
+def join(parts: Iterable[Batch]) -> Batch:
+    """One batch out of many."""
+    images, labels = zip(*parts, strict=True)
+    sizes = {tuple(x.shape[1:]) for x in images}
+    if len(sizes) > 1:
+        raise BadPreprocess(f"images differ in size after preprocessing: {sorted(sizes)[:3]}")
+    return torch.cat(images), torch.cat(labels)
+
+
+def _imagefolder(spec: str, rest: str) -> Dataset:
+    folder, _, listing = rest.rpartition("@")
+    if listing.endswith((".tsv", ".txt")) and folder:
+        return _identified(spec, open_listed(Path(folder), Path(listing)))
+    source, classes = open_folder(Path(rest))
+    return Dataset(spec, classes, source, tuple(range(len(source))), ranked=bool(classes))
+
+
+def _identified(spec: str, source: Source) -> Dataset:
+    if not len(source):
+        raise BadData(f"{spec} holds no images")
+    labels = [source.label(i) for i in range(len(source))]
+    known = [label for label in labels if label is not None]
+    if known and min(known) < 0:
+        raise BadData(f"{spec} has class id {min(known)}; ids from 0 on are allowed")
+    classes = tuple(map(str, range(max(known) + 1))) if known else ()
+    return Dataset(spec, classes, source, tuple(range(len(source))))
+
+
+def _query(spec: str, query: str) -> dict[str, str]:
+    keys = dict(parse_qsl(query))
+    if set(keys) - {"x", "y"} or (query and "x" not in keys):
+        raise BadData(f"data {spec!r} given; npz:FILE or npz:FILE?x=IMAGES&y=LABELS is allowed")
+    return keys
+
+
+def _in_turns(order: Sequence[int], labels: Sequence[int | None]) -> list[int]:
+    """Stable sort of `order` by how many of its class came before: one of each class in turn."""
+    seen: dict[int | None, int] = {}
+    turns: dict[int, int] = {}
+    for i in order:
+        turns[i] = seen.get(labels[i], 0)
+        seen[labels[i]] = turns[i] + 1
+    return sorted(order, key=turns.__getitem__)
+
+
+def _content(source: Source, index: int) -> bytes:
+    try:
+        content = source.read(index)
+    except BadData:
+        return b"unreadable"
+    return content if isinstance(content, bytes) else content.tobytes()

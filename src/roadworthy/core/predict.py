@@ -1,0 +1,72 @@
+"""One face for everything that turns a batch into outputs: torch, onnxruntime, OpenVINO."""
+
+from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from roadworthy.core.progress import track
+from roadworthy.errors import BadData, BadInput, BadModel
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """Images in, logits out, both float32 on the CPU."""
+
+    name: str
+
+    def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
+        """Logits of a batch."""
+        ...
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device that ``cpu``, ``cuda`` or ``auto`` (CUDA where there is one) stands for.
+
+    >>> resolve_device("cpu")
+    device(type='cpu')
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device not in ("cpu", "cuda"):
+        raise BadInput(f"device {device!r} given; cpu, cuda or auto are allowed")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BadInput("device cuda given, but torch sees no CUDA GPU; use --device cpu or auto")
+    return torch.device(device)
+
+
+class TorchPredictor:
+    """A torch module in eval mode, run without gradients.
+
+    >>> TorchPredictor(nn.Flatten())(torch.ones(2, 1, 1, 3)).shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(self, module: nn.Module, name: str = "torch", device: str = "cpu") -> None:
+        self.name = name
+        self._device = resolve_device(device)
+        self._module = module.to(self._device)
+
+    def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
+        """Logits of a batch; BadModel where the module answers anything but ``[b k]``."""
+        with torch.inference_mode():
+            logits = self._module(images.to(self._device))
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise BadModel(
+                f"{self.name} answers {shape} where a classifier answers [batch, classes]; "
+                "wrap it in a module that returns the logits"
+            )
+        return logits.float().cpu().clone()
+
+
+def predict(
+    predictor: Predictor, batches: Iterable[Float[Tensor, "b c h w"]], progress: str | None = None
+) -> Float[Tensor, "n k"]:
+    """Logits of all batches, in order; `progress` names a bar on the terminal."""
+    answers = [predictor(images) for images in track(batches, progress)]
+    if not answers:
+        raise BadData("no images to predict; give a data spec with at least one")
+    return torch.cat(answers)
