@@ -1,7 +1,6 @@
 """Post-training quantization, side by side: roadworthy and the public tools on one model and data.
 
-ResNet-20 (benchmarks/resnet_cifar.py), calibrated on the 1024 `xcal` images of
-`cifar10/lossless.npz`; test A is its 1017 test images, test B the first 2000 of `cifar10/test.npz`.
+ResNet-20 (resnet_cifar.py) on the calibration set, test A and test B of cifar_sets.py.
 First and last layer stay at 8 bit. Each peer lives in an environment of its own, made here with uv
 and kept; each cell is a process of its own on one core. Finished cells are kept under --out, so an
 interrupted run goes on where it stopped.
@@ -13,7 +12,6 @@ interrupted run goes on where it stopped.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import platform
@@ -27,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-from resnet_cifar import PREPROCESS, resnet20
+from cifar_sets import calibration, test_a, test_b
+from resnet_cifar import resnet20
 
 PEERS = Path(__file__).resolve().parent / "peers"
 COLUMNS = ("w8a8", "w4a8", "w4a4", "w3a3", "w2a4", "w2a2")
@@ -82,30 +80,12 @@ ALL = (
 )
 
 
-def normalised(images: np.ndarray) -> np.ndarray:
-    """uint8 [n h w c] to the network's float32 [n c h w]."""
-    mean, std = (np.array(PREPROCESS[k], np.float32) for k in ("mean", "std"))
-    return np.ascontiguousarray(((images / np.float32(255) - mean) / std).transpose(0, 3, 1, 2))
-
-
-def jpeg_images(store: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first `count` images [n h w c] and labels [n] of a jpeg/offset/label store."""
-    with np.load(store) as z:
-        blob, ends, labels = z["jpeg"], z["offset"], z["label"]
-    raw = (blob[ends[i] : ends[i + 1]].tobytes() for i in range(count))
-    images = np.stack([np.asarray(Image.open(io.BytesIO(r)).convert("RGB")) for r in raw])
-    return images, labels[:count].astype(np.int64)
-
-
 def prepare(work: Path) -> None:
     """Write what every peer is handed: data.npz and model.onnx."""
     if (work / "data.npz").exists():
         return
     work.mkdir(parents=True, exist_ok=True)
-    cifar = Path(os.environ["ROADWORTHY_DATA"]) / "cifar10"
-    with np.load(cifar / "lossless.npz") as z:
-        cal, a, ya = normalised(z["xcal"]), normalised(z["xte"]), z["yte"]
-    b, yb = jpeg_images(cifar / "test.npz", 2000)
+    (cal, _), (a, ya), (b, yb) = calibration(), test_a(), test_b()
     example = torch.from_numpy(cal[:2])
     torch.onnx.export(
         resnet20(),
@@ -118,7 +98,7 @@ def prepare(work: Path) -> None:
         input_names=["image"],
         output_names=["logits"],
     )
-    np.savez(work / "data.npz", cal=cal, a=a, ya=ya, b=normalised(b), yb=yb)
+    np.savez(work / "data.npz", cal=cal, a=a, ya=ya, b=b, yb=yb)
 
 
 def find_uv() -> str:
@@ -138,9 +118,7 @@ def environment(peer: Peer, venvs: Path) -> Path:
     if stamp.exists() and stamp.read_text().split() == list(peer.pins):
         return python
     uv = find_uv()
-    subprocess.run(
-        [uv, "venv", "-q", "--clear", "--python", sys.executable, str(home)], check=True
-    )
+    subprocess.run([uv, "venv", "-q", "--clear", "--python", sys.executable, str(home)], check=True)
     subprocess.run(
         [uv, "pip", "install", "-q", "--python", str(python), *peer.pins],
         check=True,
@@ -235,7 +213,11 @@ def table(results: dict[Job, dict[str, object]], columns: list[str]) -> str:
     ]
     for name, method in rows:
         found = [
-            [r for j, r in results.items() if (j.peer.name, j.method, j.column) == (name, method, c)]
+            [
+                r
+                for j, r in results.items()
+                if (j.peer.name, j.method, j.column) == (name, method, c)
+            ]
             for c in columns
         ]
         lines.append(f"| {name} {method} | " + " | ".join(map(show, found)) + " |")

@@ -54,7 +54,7 @@ class Cell:
         return folder / name
 
 
-def torch_model():  # noqa: ANN201 - torch is not in every peer's environment
+def torch_model():
     """The benchmark's ResNet-20, from the file beside this folder."""
     sys.path.insert(0, str(BENCHMARKS))
     import resnet_cifar
@@ -62,7 +62,7 @@ def torch_model():  # noqa: ANN201 - torch is not in every peer's environment
     return resnet_cifar.resnet20()
 
 
-def torch_predict(module) -> Predict:  # noqa: ANN001
+def torch_predict(module) -> Predict:
     """A torch module as a `Predict`."""
     import torch
 
