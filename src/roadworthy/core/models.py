@@ -1,0 +1,258 @@
+"""From a model spec, or a module in hand, to a module in eval mode and what is known about it."""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any, assert_never
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from roadworthy.core import metadata
+from roadworthy.core.checkpoints import check_finite, class_count, load_strictly, read_weights
+from roadworthy.core.images import Preprocess, preprocess_from
+from roadworthy.core.specs import (
+    Checkpoint,
+    HfSpec,
+    ModelSpec,
+    OnnxSpec,
+    Pretrained,
+    PySpec,
+    TimmSpec,
+    TorchvisionSpec,
+    parse_model_spec,
+)
+from roadworthy.errors import BadModel
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A module in eval mode.
+
+    Args:
+        module: images ``[b c h w]`` in, logits ``[b k]`` out.
+        spec: what it was loaded from.
+        preprocess: the model's own, None where it carries none.
+        input_shape: channels, height, width of its images, None where unknown.
+    """
+
+    module: nn.Module
+    spec: str
+    preprocess: Preprocess | None = None
+    input_shape: tuple[int, int, int] | None = None
+
+
+def load_model(model: str | nn.Module) -> LoadedModel:
+    """The model that a spec names, or the given module, in eval mode with finite weights.
+
+    >>> load_model("torchvision:resnet18@random").input_shape
+    (3, 224, 224)
+
+    Raises:
+        BadModel: an unknown name (with the nearest known), a checkpoint that does not fit, a file
+            that does not run, NaN weights.
+    """
+    if isinstance(model, nn.Module):
+        return _loaded(model, type(model).__name__, metadata.of_module(model))
+    spec = parse_model_spec(model)
+    module, preprocess = _build(spec)
+    return _loaded(module, model, preprocess)
+
+
+def preprocess_for(model: LoadedModel, choice: str | None) -> Preprocess:
+    """What ``--preprocess`` asks for; the model's own metadata where it says nothing."""
+    return preprocess_from(choice, model.preprocess)
+
+
+def check_onnx(path: Path) -> Path:
+    """`path`, if it can be an ONNX file at all; BadModel where it is missing or empty."""
+    if not path.is_file():
+        raise BadModel(f"onnx file {path} not found; give the path of an .onnx file")
+    if path.stat().st_size == 0:
+        raise BadModel(f"onnx file {path} is empty (0 bytes); export it again")
+    return path
+
+
+def _loaded(module: nn.Module, spec: str, preprocess: Preprocess | None) -> LoadedModel:
+    module.eval().requires_grad_(False)
+    check_finite(module, spec)
+    size = preprocess.output_size if preprocess else None
+    return LoadedModel(module, spec, preprocess, (3, *size) if size else None)
+
+
+def _build(spec: ModelSpec) -> tuple[nn.Module, Preprocess | None]:
+    match spec:
+        case TimmSpec():
+            return _timm(spec)
+        case TorchvisionSpec():
+            return _torchvision(spec)
+        case HfSpec():
+            return _hf(spec)
+        case PySpec():
+            return _py(spec)
+        case OnnxSpec():
+            check_onnx(spec.path)
+            raise BadModel(
+                f"onnx:{spec.path} is already a graph for a runtime, which `evaluate` runs; "
+                "give the torch model it came from"
+            )
+        case _:
+            assert_never(spec)
+
+
+def _timm(spec: TimmSpec) -> tuple[nn.Module, Preprocess | None]:
+    import timm
+
+    if not timm.is_model(spec.name):
+        raise BadModel(_unknown("timm", spec.name, timm.list_models()))
+    if isinstance(spec.weights, Pretrained):
+        module = _downloaded(spec.name, lambda: timm.create_model(spec.name, pretrained=True))
+        return module, metadata.of_module(module)
+    module = timm.create_model(spec.name, pretrained=False)
+    if isinstance(spec.weights, Checkpoint):
+        own = metadata.timm_classifier(module)
+        module = _filled(
+            module, own, spec.weights.path, lambda k: timm.create_model(spec.name, num_classes=k)
+        )
+    return module, metadata.of_module(module)
+
+
+def _torchvision(spec: TorchvisionSpec) -> tuple[nn.Module, Preprocess | None]:
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if spec.name not in known:
+        raise BadModel(_unknown("torchvision", spec.name, known))
+    entries: Any = models.get_model_weights(spec.name)
+    if isinstance(spec.weights, Pretrained):
+        entry = entries.DEFAULT
+        module = _downloaded(spec.name, lambda: models.get_model(spec.name, weights=entry))
+        return module, metadata.of_torchvision(entry)
+    module: nn.Module = models.get_model(spec.name, weights=None)
+    if isinstance(spec.weights, Checkpoint):
+        path = spec.weights.path
+        module = _filled(
+            module,
+            _last_linear(module),
+            path,
+            lambda k: models.get_model(spec.name, weights=None, num_classes=k),
+        )
+        return module, metadata.of_torchvision(metadata.torchvision_entry(entries, path))
+    return module, metadata.of_torchvision(next(iter(entries)))
+
+
+def _filled(
+    module: nn.Module, classifier: str | None, path: Path, rebuild: Callable[[int], nn.Module]
+) -> nn.Module:
+    """`module`, rebuilt where the checkpoint has other classes, with the weights of `path`."""
+    weights = read_weights(path)
+    classes = class_count(weights, classifier) if classifier else None
+    if classifier and classes and classes != module.state_dict()[f"{classifier}.weight"].shape[0]:
+        module = rebuild(classes)
+    load_strictly(module, weights, f"checkpoint {path}")
+    return module
+
+
+def _last_linear(module: nn.Module) -> str | None:
+    layers = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
+    return layers[-1] if layers else None
+
+
+class HfLogits(nn.Module):
+    """A Hugging Face image classifier that answers the logits alone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
+        """Logits of a batch."""
+        return self.model(pixel_values=images).logits
+
+
+def _hf(spec: HfSpec) -> tuple[nn.Module, Preprocess | None]:
+    from transformers import AutoConfig, AutoModelForImageClassification
+
+    auto: Any = AutoModelForImageClassification
+    try:
+        if isinstance(spec.weights, Pretrained):
+            inner = auto.from_pretrained(spec.name)
+        else:
+            inner = auto.from_config(AutoConfig.from_pretrained(spec.name))
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BadModel(
+            f"hf:{spec.name} cannot be loaded as an image classifier: {reason}; give a folder with "
+            "config.json and model.safetensors, or an id that the hub knows"
+        ) from error
+    if isinstance(spec.weights, Checkpoint):
+        path = spec.weights.path
+        load_strictly(inner, read_weights(path), f"checkpoint {path}")
+    return HfLogits(inner), metadata.of_hf(spec.name)
+
+
+def _py(spec: PySpec) -> tuple[nn.Module, Preprocess | None]:
+    source = _run_file(spec.path)
+    build = getattr(source, spec.function, None)
+    if not callable(build):
+        own = (
+            n for n, v in vars(source).items() if getattr(v, "__module__", "") == source.__name__
+        )
+        found = [n for n in own if not n.startswith("_")]
+        raise BadModel(
+            f"{spec.path} has no function {spec.function!r}; it has {', '.join(found) or 'none'}"
+        )
+    module = _guarded(build, f"{spec.path}:{spec.function}")
+    if not isinstance(module, nn.Module):
+        raise BadModel(
+            f"{spec.path}:{spec.function} returned {type(module).__name__}; return an nn.Module"
+        )
+    if isinstance(spec.weights, Checkpoint):
+        path = spec.weights.path
+        load_strictly(module, read_weights(path), f"checkpoint {path}")
+    stated = getattr(source, "PREPROCESS", None)
+    return module, metadata.stated(stated) if stated else metadata.of_module(module)
+
+
+def _run_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise BadModel(f"model file {path} not found; give py:FILE.py:FUNCTION")
+    name = f"roadworthy_model_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise BadModel(f"model file {path} is no Python file; give py:FILE.py:FUNCTION")
+    source = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickling look a class's module up by name.
+    sys.modules[name] = source
+    loader = spec.loader
+    _guarded(lambda: loader.exec_module(source), str(path))
+    return source
+
+
+def _guarded(call: Callable[[], Any], what: str) -> Any:
+    try:
+        return call()
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise BadModel(f"{what} raised {type(error).__name__}: {reason}") from error
+
+
+def _downloaded(name: str, build: Callable[[], nn.Module]) -> nn.Module:
+    try:
+        return build()
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise BadModel(
+            f"the pretrained weights of {name} cannot be fetched ({reason}); give a local file by "
+            f"{name}@weights.pth, or {name}@random"
+        ) from error
+
+
+def _unknown(kind: str, name: str, known: list[str]) -> str:
+    near = get_close_matches(name.partition(".")[0], known, n=3)
+    hint = f"did you mean {', '.join(near)}?" if near else f"see {kind}'s list of models"
+    return f"{kind} has no model {name!r}; {hint}"

@@ -1,0 +1,187 @@
+"""RunRecord: what was run, on what, with what, and the numbers that came out -> run.json."""
+
+import json
+import math
+import os
+import platform
+import resource
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from roadworthy.errors import BadData
+
+_PACKAGES = (
+    "roadworthy",
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "pillow",
+)
+# Those that decide how fast, and on old processors how exactly, 8-bit integers are multiplied.
+_INSTRUCTIONS = (
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx_vnni",
+    "amx_int8",
+    "amx_bf16",
+    "asimd",
+    "asimddp",
+    "i8mm",
+)
+
+
+def versions() -> dict[str, str]:
+    """Python and the installed packages that can change a number."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def host() -> dict[str, Any]:
+    """Processor, instruction sets, threads, memory, operating system and GPU."""
+    info = _cpuinfo()
+    flags = set((info.get("flags") or info.get("Features") or "").split())
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "cpu": info.get("model name") or platform.processor() or platform.machine(),
+        "instruction_sets": [name for name in _INSTRUCTIONS if name in flags],
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "platform": platform.platform(),
+        "gpu": gpu,
+    }
+
+
+def peak_memory_mb() -> float:
+    """Most memory that this process has held so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+@contextmanager
+def write_atomically(path: Path) -> Generator[Path]:
+    """Lend a temporary path beside `path` and put it in place only once the block succeeds.
+
+    A kill or a full disk leaves the old file, or none, never half of one. The temporary name keeps
+    the suffix, for writers that choose a format by it.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with write_atomically(Path(folder) / "a.txt") as temporary:
+    ...         _ = temporary.write_text("whole")
+    ...     [p.name for p in Path(folder).iterdir()]
+    ['a.txt']
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run, complete enough to be repeated and compared.
+
+    Args:
+        command: the verb, e.g. ``quantize``.
+        config: what was asked for.
+        seed: of every random choice.
+        data: name -> spec, sha256 and n of each set of images.
+        numbers: what came out; its keys stand beside the others in run.json.
+    """
+
+    command: str
+    config: Mapping[str, Any]
+    seed: int
+    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    numbers: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    versions: Mapping[str, str] = field(default_factory=versions)
+    host: Mapping[str, Any] = field(default_factory=host)
+
+    def __post_init__(self) -> None:
+        taken = {f.name for f in fields(self)} & set(self.numbers)
+        if taken:
+            raise ValueError(f"numbers {sorted(taken)} would hide fields of the record")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, numbers beside the rest; what is not finite becomes None."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "numbers"}
+        return plain({**own, **self.numbers})
+
+    def save(self, path: Path) -> None:
+        """Write JSON to `path`, whole or not at all."""
+        with write_atomically(path) as temporary:
+            temporary.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "RunRecord":
+        """A record out of run.json or out of the folder that holds it."""
+        file = path / "run.json" if path.is_dir() else path
+        try:
+            values = json.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise BadData(f"{file} is no readable run record: {error}") from error
+        own = {f.name for f in fields(cls)} - {"numbers"}
+        if not isinstance(values, dict) or not own <= set(values):
+            raise BadData(
+                f"{file} is no run record; its fields {', '.join(sorted(own))} are needed"
+            )
+        numbers = {k: v for k, v in values.items() if k not in own}
+        return cls(**{k: values[k] for k in own}, numbers=numbers)
+
+
+def plain(value: Any) -> Any:
+    """`value` in JSON's types: dataclasses, tensors, arrays and paths unwrapped, NaN as None.
+
+    >>> plain({"a": torch.tensor([1.0, float("nan")]), "b": (Path("x"), np.int64(3))})
+    {'a': [1.0, None], 'b': ['x', 3]}
+    """
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case Tensor() | np.ndarray() | np.generic():
+            return plain(value.tolist())
+        case Mapping():
+            return {str(k): plain(v) for k, v in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [plain(v) for v in value]
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            return plain(asdict(value))
+        case _:
+            return str(value)
+
+
+def _cpuinfo() -> dict[str, str]:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    pairs = (line.partition(":") for line in reversed(lines))
+    return {name.strip(): value.strip() for name, _, value in pairs}

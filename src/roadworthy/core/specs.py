@@ -1,0 +1,106 @@
+"""Model specs: what a string such as ``timm:mobilenetv2_100@weights.pth`` names."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from roadworthy.errors import BadModel
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights that the library itself downloads."""
+
+
+@dataclass(frozen=True)
+class Random:
+    """No weights: as initialised."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights of a local file."""
+
+    path: Path
+
+
+Weights = Pretrained | Random | Checkpoint
+
+
+@dataclass(frozen=True)
+class TimmSpec:
+    """``timm:NAME``."""
+
+    name: str
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class TorchvisionSpec:
+    """``torchvision:NAME``."""
+
+    name: str
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class HfSpec:
+    """``hf:ID_OR_DIR``."""
+
+    name: str
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class PySpec:
+    """``py:FILE.py:FUNCTION``; the function's own weights stay unless a checkpoint is given."""
+
+    path: Path
+    function: str
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class OnnxSpec:
+    """``onnx:FILE``."""
+
+    path: Path
+
+
+ModelSpec = TimmSpec | TorchvisionSpec | HfSpec | PySpec | OnnxSpec
+
+
+def parse_model_spec(spec: str) -> ModelSpec:
+    """What a model spec names; nothing is opened yet.
+
+    >>> parse_model_spec("timm:mobilenetv2_100@random")
+    TimmSpec(name='mobilenetv2_100', weights=Random())
+
+    Raises:
+        BadModel: an unknown kind of model.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind == "onnx" and rest:
+        return OnnxSpec(Path(rest))
+    name, _, source = rest.partition("@")
+    weights = _weights(source)
+    match kind:
+        case "timm" if name:
+            return TimmSpec(name, weights)
+        case "torchvision" if name:
+            return TorchvisionSpec(name, weights)
+        case "hf" if name:
+            return HfSpec(name, weights)
+        case "py" if ":" in name:
+            path, _, function = name.rpartition(":")
+            return PySpec(Path(path), function, weights)
+        case _:
+            raise BadModel(
+                f"model {spec!r} given; timm:NAME, torchvision:NAME, hf:DIR_OR_ID, "
+                "py:FILE.py:FUNCTION (each with @weights.pth or @random) and onnx:FILE are allowed"
+            )
+
+
+def _weights(source: str) -> Weights:
+    if not source:
+        return Pretrained()
+    return Random() if source == "random" else Checkpoint(Path(source))
