@@ -1,1 +1,5 @@
-"""One self-contained HTML page out of run records."""
+"""One self-contained HTML page out of run.json files."""
+
+from roadworthy.report.page import write_report
+
+__all__ = ["write_report"]

@@ -1,0 +1,145 @@
+"""From run.json to the facts a report states: one frozen dataclass per run, no drawing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from roadworthy.report.tree import Tree
+
+GATE = 0.995
+"""Agreement below which an export is refused."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric of one form of the model, in points for fractions, with its 95 % interval."""
+
+    form: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What one run found. None and empty mean that the run did not record it."""
+
+    folder: str
+    tree: Tree
+    title: str
+    bits: str
+    metric: str
+    scores: tuple[Score, ...]
+    agreement: float | None
+    images: int | None
+    float_ms: float | None
+    quantized_ms: float | None
+    float_bytes: float | None
+    quantized_bytes: float | None
+
+    def score(self, form: str) -> Score | None:
+        """The score of a form: float, simulated or deployed."""
+        return next((score for score in self.scores if score.form == form), None)
+
+    @property
+    def final(self) -> Score | None:
+        """The score of what was shipped: the deployed file, else the simulation."""
+        return self.score("deployed") or self.score("simulated")
+
+    @property
+    def change(self) -> float | None:
+        """Points won (positive) or lost against the float model."""
+        before, after = self.score("float"), self.final
+        return None if before is None or after is None else after.value - before.value
+
+    @property
+    def speedup(self) -> float | None:
+        """Float time over quantized time."""
+        return _ratio(self.float_ms, self.quantized_ms)
+
+    @property
+    def size_ratio(self) -> float | None:
+        """Quantized bytes over float bytes."""
+        return _ratio(self.quantized_bytes, self.float_bytes)
+
+
+def read_facts(tree: Tree, directory: Path) -> Facts:
+    """The facts of a run.json read by `read_run`."""
+    return Facts(
+        folder=directory.resolve().name,
+        tree=tree,
+        title=tree.text("config.model") or tree.text("model") or directory.resolve().name,
+        bits=(tree.text("config.bits") or "").upper(),
+        metric=metric_name(tree),
+        scores=_scores(tree),
+        agreement=tree.number("parity.agreement"),
+        images=tree.count("parity.n"),
+        float_ms=tree.number("latency.float_ms"),
+        quantized_ms=tree.number("latency.quantized_ms"),
+        float_bytes=tree.number("files.float_onnx_bytes"),
+        quantized_bytes=tree.number("files.quantized_onnx_bytes"),
+    )
+
+
+def metric_name(tree: Tree) -> str:
+    """The metric in words."""
+    found = [tree.text(f"{form}.metric") for form in ("float", "simulated", "deployed")]
+    name = next((name for name in [*found, tree.text("metric")] if name), "accuracy")
+    return {"top1": "top-1 accuracy", "accuracy": "top-1 accuracy"}.get(name, name)
+
+
+def _scores(tree: Tree) -> tuple[Score, ...]:
+    forms = ("float", "simulated", "deployed")
+    values = {form: tree.number(f"{form}.value") for form in forms}
+    if all(value is None for value in values.values()):
+        values = {tree.text("command.0") or "measured": tree.number("value")}
+    known = [value for value in values.values() if value is not None]
+    points = 100.0 if known and max(map(abs, known)) <= 1 else 1.0
+    counted = "accuracy" in metric_name(tree)
+    n = (tree.count("data.eval.n") or tree.count("n")) if counted else None
+    return tuple(
+        _score(form, value, _interval(tree, form), points, n)
+        for form, value in values.items()
+        if value is not None
+    )
+
+
+def _score(
+    form: str, value: float, interval: tuple[float, float] | None, points: float, n: int | None
+) -> Score:
+    low, high = interval or wilson(value * points / 100, n) or (None, None)
+    unit = points if interval else 100.0
+    return Score(form, value * points, _times(low, unit), _times(high, unit))
+
+
+def _interval(tree: Tree, form: str) -> tuple[float, float] | None:
+    match tree.numbers(f"{form}.ci"):
+        case [low, high]:
+            return low, high
+        case _:
+            return None
+
+
+def wilson(share: float, n: int | None) -> tuple[float, float] | None:
+    """The 95 % Wilson interval of a share seen in n trials (Wilson, 1927); None without n.
+
+    >>> low, high = wilson(0.9, 1000)
+    >>> round(low, 3), round(high, 3)
+    (0.88, 0.917)
+    """
+    if not n or not 0 <= share <= 1:
+        return None
+    z = 1.959964
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _times(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
+
+
+def _ratio(top: float | None, bottom: float | None) -> float | None:
+    return top / bottom if top is not None and bottom else None

@@ -1,0 +1,210 @@
+"""The panels of a run: what each one shows, or nothing where the run did not record it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from roadworthy.report import words
+from roadworthy.report.charts import Chart, dumbbells, mirror, stems, whiskers
+from roadworthy.report.facts import GATE, Facts
+from roadworthy.report.tree import Tree, read_json
+
+FORMS = {"float": "float model", "simulated": "quantized, simulated", "deployed": "deployed file"}
+DOTS = 300
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number that carries the page, what it is, and a detail."""
+
+    number: str
+    label: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A labelled length, in per cent of the longest of its group."""
+
+    label: str
+    shown: str
+    width: float
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with the sentence that says what to see in it."""
+
+    chart: Chart
+    note: str
+    name: str = ""
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image with what the models said of it."""
+
+    image: str
+    label: str
+    said: tuple[str, ...]
+    kind: str
+
+
+def tiles(facts: Facts, tree: Tree) -> tuple[Tile, ...]:
+    """The numbers that carry the page."""
+    final, before = facts.final, facts.score("float")
+    tiles: list[Tile] = []
+    if final is not None:
+        detail = (
+            f"float {words.points(before.value)}, {words.signed(facts.change)}" if before else ""
+        )
+        tiles.append(Tile(words.points(final.value), facts.metric, detail))
+    if facts.agreement is not None:
+        n = f" on {facts.images} images" if facts.images else ""
+        tiles.append(
+            Tile(words.percent(facts.agreement), f"deployed = simulated{n}", "needs 99.5 %")
+        )
+    if facts.speedup is not None:
+        both = f"{words.milliseconds(facts.float_ms)} → {words.milliseconds(facts.quantized_ms)}"
+        tiles.append(Tile(words.times(facts.speedup), "speed of float", both))
+    if facts.size_ratio is not None:
+        both = f"{words.size(facts.float_bytes)} → {words.size(facts.quantized_bytes)}"
+        tiles.append(Tile(words.times(facts.size_ratio), "size of float", both))
+    if tree.number("seconds") is not None:
+        memory = tree.number("peak_memory_mb")
+        detail = f"peak memory {memory:.0f} MB" if memory is not None else ""
+        tiles.append(Tile(words.duration(tree.number("seconds")), "to quantize", detail))
+    return tuple(tiles)
+
+
+def accuracy(facts: Facts, tree: Tree) -> Figure | None:
+    """The metric of each form of the model with its interval."""
+    if not facts.scores:
+        return None
+    rows = [(FORMS.get(s.form, s.form), s.value, s.low, s.high) for s in facts.scores]
+    bounded = any(score.low is not None for score in facts.scores)
+    n = tree.count("data.eval.n") or tree.count("n")
+    note = f"{facts.metric[:1].upper()}{facts.metric[1:]}" + (f" on {n} images" if n else "")
+    note += "; the line is the 95 % confidence interval." if bounded else "."
+    return Figure(whiskers(rows), note, values=tuple(words.points(s.value) for s in facts.scores))
+
+
+def layer_error(layers: Sequence[Tree]) -> Figure | None:
+    """Weight error of each layer in decibels."""
+    known = [(row, v) for row in layers if (v := row.number("weight_sqnr_db")) is not None]
+    if not known:
+        return None
+    bits = [row.count("weight_bits") for row, _ in known]
+    usual = Counter(bits).most_common(1)[0][0]
+    tips = [
+        f"{row.text('name')}: {value:.1f} dB" + (f", {b} bit" if b else "")
+        for (row, value), b in zip(known, bits, strict=True)
+    ]
+    kinds = ["" if b == usual else "other" for b in bits]
+    worst = sorted(known, key=lambda item: item[1])[:3]
+    named = ", ".join(f"{row.text('name')} ({value:.1f} dB)" for row, value in worst)
+    chart = stems([value for _, value in known], tips, kinds, " dB")
+    return Figure(chart, f"Lowest: {named}.", f"{usual} bit" if usual else "")
+
+
+def unit_loss(units: Sequence[Tree]) -> Figure | None:
+    """Loss of each unit at the first and the last step."""
+    known = [
+        (row, first, last)
+        for row in units
+        if (first := row.number("loss_first")) is not None
+        and (last := row.number("loss_last")) is not None
+        and first > 0
+    ]
+    if not known:
+        return None
+    tips = [f"{row.text('name')}: {first:.3g} → {last:.3g}" for row, first, last in known]
+    pairs = [(first, last) for _, first, last in known]
+    fell = sorted(1 - last / first for first, last in pairs)[len(pairs) // 2]
+    verb = f"fell by {fell * 100:.0f} %" if fell >= 0 else f"rose by {-fell * 100:.0f} %"
+    return Figure(dumbbells(pairs, tips), f"In the middle unit the loss {verb}.")
+
+
+def sensitivity(rows: Sequence[Tree], shown: int = 12) -> tuple[Bar, ...]:
+    """The layers that cost most, worst first."""
+    found = [(r.text("layer"), d) for r in rows if (d := r.number("drop")) is not None]
+    kept = sorted(((name or "?", drop) for name, drop in found), key=lambda i: -i[1])[:shown]
+    longest = max((abs(drop) for _, drop in kept), default=0.0) or 1.0
+    return tuple(
+        Bar(
+            name,
+            words.signed(-drop),
+            round(abs(drop) / longest * 100, 1),
+            "" if drop > 0 else "gain",
+        )
+        for name, drop in kept
+    )
+
+
+def histograms(rows: Sequence[Tree], shown: int = 6) -> tuple[Figure, ...]:
+    """Weights of a few layers before and after."""
+    figures: list[Figure] = []
+    for row in rows[:shown]:
+        edges, before, after = (
+            row.numbers(key) for key in ("edges", "float_counts", "quantized_counts")
+        )
+        if len(edges) > 2 and len(before) == len(after) == len(edges) - 1:
+            note = f"{sum(count > 0 for count in after)} of {len(after)} bins used after"
+            figures.append(Figure(mirror(edges, before, after), note, row.text("layer") or ""))
+    return tuple(figures)
+
+
+def pair(before: float | None, after: float | None, show: words.Show) -> tuple[Bar, ...]:
+    """Float and quantized, side by side."""
+    known = [v for v in (before, after) if v is not None]
+    if not known or max(known) <= 0:
+        return ()
+    forms = (("float", before, "before"), ("quantized", after, ""))
+    return tuple(
+        Bar(label, show(value), round(value / max(known) * 100, 1), kind)
+        for label, value, kind in forms
+        if value is not None
+    )
+
+
+def dots(facts: Facts) -> tuple[str, ...]:
+    """One entry per dot; `differs` for its share of the images."""
+    if facts.agreement is None:
+        return ()
+    count = min(facts.images or DOTS, DOTS)
+    share = 1 - facts.agreement
+    differing = min(count, max(round(share * count), 1)) if share > 1e-9 else 0
+    return ("",) * (count - differing) + ("differs",) * differing
+
+
+def parity(facts: Facts, tree: Tree) -> tuple[tuple[str, str], ...]:
+    """Agreement and logit differences, named."""
+    if facts.agreement is None:
+        return ()
+    passed = "passed" if facts.agreement >= GATE else "missed"
+    rows = [("same class", words.percent(facts.agreement)), ("gate, at least 99.5 %", passed)]
+    for key, name in (("max_abs", "largest logit difference"), ("mean_abs", "mean difference")):
+        value = tree.number(f"parity.{key}")
+        rows += [(name, f"{value:.2g}")] if value is not None else []
+    return tuple(rows)
+
+
+def samples(directory: Path) -> tuple[Sample, ...]:
+    """The images in samples.json beside run.json."""
+    path = directory / "samples.json"
+    rows = Tree(read_json(path)).rows("samples") if path.is_file() else []
+    return tuple(_sample(r) for r in rows if (r.text("image") or "").startswith("data:image/"))
+
+
+def _sample(row: Tree) -> Sample:
+    image, label, before, after = (
+        row.text(key) or "" for key in ("image", "label", "float", "deployed")
+    )
+    if before != after:
+        return Sample(image, label, (f"float: {before}", f"deployed: {after}"), "differs")
+    return Sample(image, label, ("both right" if after == label else f"both: {after}",), "")

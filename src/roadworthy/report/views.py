@@ -1,0 +1,99 @@
+"""What the template needs of one run: charts, tables and words, ready to be placed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from roadworthy.report import panels, words
+from roadworthy.report.facts import Facts, read_facts
+from roadworthy.report.panels import Bar, Figure, Sample, Tile
+from roadworthy.report.tree import Tree
+
+
+@dataclass(frozen=True)
+class RunView:
+    """Everything that one run shows; an empty field leaves its section out."""
+
+    facts: Facts
+    anchor: str
+    verdict: str
+    verdict_class: str
+    subtitle: str
+    tiles: tuple[Tile, ...]
+    accuracy: Figure | None
+    layer_error: Figure | None
+    unit_loss: Figure | None
+    sensitivity: tuple[Bar, ...]
+    histograms: tuple[Figure, ...]
+    speed: tuple[Bar, ...]
+    sizes: tuple[Bar, ...]
+    runtime: str
+    dots: tuple[str, ...]
+    parity: tuple[tuple[str, str], ...]
+    float_ops: tuple[str, ...] | None
+    layers: tuple[Tree, ...]
+    samples: tuple[Sample, ...]
+    command: str
+    origins: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+
+
+def view(tree: Tree, directory: Path, index: int) -> RunView:
+    """All that the report shows of the run in a directory."""
+    facts = read_facts(tree, directory)
+    layers = tuple(row for row in tree.rows("layers") if row.text("name"))
+    ops = tree.texts("float_ops")
+    return RunView(
+        facts=facts,
+        anchor=f"run-{index}",
+        verdict=words.verdict(facts),
+        verdict_class=words.verdict_class(facts),
+        subtitle=_subtitle(tree),
+        tiles=panels.tiles(facts, tree),
+        accuracy=panels.accuracy(facts, tree),
+        layer_error=panels.layer_error(layers),
+        unit_loss=panels.unit_loss(tree.rows("units")),
+        sensitivity=panels.sensitivity(tree.rows("sensitivity")),
+        histograms=panels.histograms(tree.rows("weight_histograms")),
+        speed=panels.pair(facts.float_ms, facts.quantized_ms, words.milliseconds),
+        sizes=panels.pair(facts.float_bytes, facts.quantized_bytes, words.size),
+        runtime=_runtime(tree),
+        dots=panels.dots(facts),
+        parity=panels.parity(facts, tree),
+        float_ops=_counted(ops) if tree.get("float_ops").value is not None else None,
+        layers=layers,
+        samples=panels.samples(directory),
+        command=" ".join(tree.texts("command")),
+        origins=_origins(tree),
+    )
+
+
+def _subtitle(tree: Tree) -> str:
+    found = (tree.text(f"config.{key}") for key in ("method", "effort", "backend"))
+    parts = [part for part in found if part]
+    n = tree.count("data.calibration.n")
+    return ", ".join([*parts, f"{n} calibration images"] if n else parts)
+
+
+def _runtime(tree: Tree) -> str:
+    known = {"float_ms", "quantized_ms"}
+    leaves = [leaf for leaf in tree.leaves("latency") if leaf[0] not in known]
+    return ", ".join(f"{key.split('.')[-1]} {value}" for key, value in leaves)
+
+
+def _counted(ops: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{op} ×{n}" if n > 1 else op for op, n in Counter(ops).most_common())
+
+
+def _origins(tree: Tree) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
+    seed = [("seed", s)] if (s := tree.text("seed")) else []
+    groups = (
+        ("Settings", [*tree.leaves("config"), *seed]),
+        ("Data", tree.leaves("data")),
+        ("Host", tree.leaves("host")),
+        ("Versions", tree.leaves("versions")),
+        ("Files", tree.leaves("files")),
+    )
+    return tuple((name, tuple(rows)) for name, rows in groups if rows)

@@ -1,0 +1,151 @@
+"""Numbers and verdicts in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from roadworthy.report.facts import GATE, Facts
+
+Show = Callable[[float | None], str]
+
+
+def points(value: float | None) -> str:
+    """A metric in points.
+
+    >>> points(91.64)
+    '91.6'
+    """
+    return "–" if value is None else f"{value:.1f}"
+
+
+def signed(value: float | None) -> str:
+    """A change in points, with a real minus sign.
+
+    >>> signed(-0.4), signed(0.0), signed(None)
+    ('−0.4', '±0.0', '–')
+    """
+    if value is None:
+        return "–"
+    shown = f"{abs(value):.1f}"
+    return f"±{shown}" if float(shown) == 0 else f"{'+' if value > 0 else '−'}{shown}"
+
+
+def percent(share: float | None) -> str:
+    """A share as per cent, never rounded up to 100.
+
+    >>> percent(0.9990), percent(0.99999), percent(1.0)
+    ('99.9 %', '99.99 %', '100 %')
+    """
+    if share is None:
+        return "–"
+    if share == 1:
+        return "100 %"
+    return f"{min(share * 100, 99.99):.{2 if share > 0.9995 else 1}f} %"
+
+
+def times(ratio: float | None) -> str:
+    """A ratio with two significant digits.
+
+    >>> times(3.14), times(0.268), times(12.3)
+    ('3.1×', '0.27×', '12×')
+    """
+    if ratio is None:
+        return "–"
+    return f"{ratio:.{0 if ratio >= 10 else 1 if ratio >= 1 else 2}f}×"
+
+
+def milliseconds(value: float | None) -> str:
+    """A time with three significant digits."""
+    return "–" if value is None else f"{value:#.3g} ms".replace(". ", " ")
+
+
+def size(value: float | None) -> str:
+    """Bytes in the unit that fits.
+
+    >>> size(1_090_000.0), size(270_000.0)
+    ('1.1 MB', '270 kB')
+    """
+    if value is None:
+        return "–"
+    return f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{value / 1e3:.0f} kB"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person would say them.
+
+    >>> duration(8.24), duration(150.0), duration(7320.0)
+    ('8.2 s', '2 min 30 s', '2 h 2 min')
+    """
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def capital(text: str) -> str:
+    """The text with its first letter large.
+
+    >>> capital("top-1 accuracy")
+    'Top-1 accuracy'
+    """
+    return text[:1].upper() + text[1:]
+
+
+def verdict(facts: Facts) -> str:
+    """The run in one or two sentences."""
+    subject = facts.bits or "The model"
+    clauses = [clause for clause in (_accuracy(facts, subject), _agreement(facts)) if clause]
+    sentence = "; ".join(clauses)
+    cost = _cost(facts)
+    if not sentence and not cost:
+        return f"{subject}: nothing was measured in this run."
+    if not sentence:
+        return f"{subject} is {cost}."
+    return f"{capital(sentence)}. {'It is ' + cost + '.' if cost else ''}".strip()
+
+
+def _accuracy(facts: Facts, subject: str) -> str | None:
+    before, after = facts.score("float"), facts.final
+    if after is None:
+        alone = facts.scores[0] if facts.scores else None
+        return f"{subject}: {points(alone.value)} {facts.metric}" if alone else None
+    if before is None:
+        return f"{subject} reaches {points(after.value)} points"
+    if after.value >= before.value:
+        return f"{subject} reaches {points(after.value)} points, float {points(before.value)}"
+    return f"{subject} keeps {points(after.value)} of {points(before.value)} points"
+
+
+def _agreement(facts: Facts) -> str | None:
+    if facts.agreement is None:
+        return None
+    images = f"{facts.images} images" if facts.images else "images"
+    share = "all" if facts.agreement == 1 else f"{percent(facts.agreement)} of"
+    return f"the deployed file agrees with the simulation on {share} {images}"
+
+
+def _cost(facts: Facts) -> str | None:
+    speed = _speed(facts.speedup)
+    space = f"{times(facts.size_ratio)} the size" if facts.size_ratio is not None else None
+    return " and ".join(part for part in (speed, space) if part) or None
+
+
+def _speed(speedup: float | None) -> str | None:
+    if speedup is None:
+        return None
+    if 0.97 < speedup < 1.03:
+        return "as fast as float"
+    return f"{times(speedup)} as fast as float" + (" (slower)" if speedup < 1 else "")
+
+
+def verdict_class(facts: Facts) -> str:
+    """`fail` where the gate is missed, `warn` where more than one point went, else `pass`."""
+    if facts.agreement is not None and facts.agreement < GATE:
+        return "fail"
+    if facts.change is not None and facts.change < -1:
+        return "warn"
+    return "pass" if facts.agreement is not None or facts.change is not None else "none"

@@ -1,0 +1,173 @@
+"""Laws of the page: it says what run.json says, whatever is missing, and never more."""
+
+import copy
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sample_report import Run, sample_run
+
+from roadworthy.errors import BadInput
+from roadworthy.report import write_report
+
+WriteRun = Callable[..., Path]
+HEADLINE = {
+    "float": "91.6",
+    "simulated": "91.2",
+    "deployed": "91.1",
+    "parity": "99.9 %",
+    "latency": "3.1×",
+    "files": "0.27×",
+    "seconds": "2 min 23 s",
+    "peak_memory_mb": "1180 MB",
+}
+
+
+def page(*folders: Path, out: Path) -> str:
+    return write_report(list(folders), out).read_text()
+
+
+def visible(html: str) -> str:
+    body = re.sub(r"<(style|script|title)\b.*?</\1>", " ", html, flags=re.S)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", body))
+
+
+@pytest.mark.parametrize("key", HEADLINE)
+def test_each_headline_number_is_shown(key: str, run_json: Run, write_run: WriteRun) -> None:
+    folder = write_run(run_json)
+    assert HEADLINE[key] in visible(page(folder, out=folder))
+
+
+@pytest.mark.parametrize("key", HEADLINE)
+def test_no_headline_number_is_invented(key: str, run_json: Run, write_run: WriteRun) -> None:
+    shown = HEADLINE[key]
+    del run_json[key]
+    if key == "deployed":  # its value must not come back from anywhere else
+        run_json["float"]["value"] = 0.93
+    folder = write_run(run_json)
+    assert shown not in visible(page(folder, out=folder))
+
+
+@pytest.mark.parametrize("key", sample_run())
+def test_any_key_may_be_missing(key: str, run_json: Run, write_run: WriteRun) -> None:
+    del run_json[key]
+    folder = write_run(run_json)
+    assert "</html>" in page(folder, out=folder)
+
+
+@pytest.mark.parametrize("junk", ["text", -3, [None], float("nan")])
+@pytest.mark.parametrize("key", sample_run())
+def test_any_key_may_hold_junk(key: str, junk: object, run_json: Run, write_run: WriteRun) -> None:
+    run_json[key] = junk
+    folder = write_run(run_json)
+    assert "nan" not in visible(page(folder, out=folder)).lower().split()
+
+
+def test_an_empty_run_is_a_page(write_run: WriteRun) -> None:
+    folder = write_run({})
+    assert "nothing was measured" in visible(page(folder, out=folder))
+
+
+def test_a_hostile_model_name_is_text(run_json: Run, write_run: WriteRun) -> None:
+    hostile = "<script>alert(1)</script><img src=x onerror=alert(2)>\" onload='x'"
+    run_json["config"]["model"] = hostile
+    run_json["layers"][3]["name"] = hostile
+    run_json["units"][0]["name"] = hostile
+    run_json["weight_histograms"][0]["layer"] = hostile
+    run_json["float_ops"] = [hostile]
+    folder = write_run(run_json)
+    other = write_run(sample_run(), "other")
+    html = page(folder, other, out=folder)
+    assert "<script>alert" not in html
+    assert "<img src=x" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+
+
+def test_only_data_pictures_enter(run_json: Run, write_run: WriteRun) -> None:
+    folder = write_run(run_json)
+    rows = [{"image": "https://example.org/a.png", "label": "beacon"}]
+    (folder / "samples.json").write_text(json.dumps({"samples": rows}))
+    assert "beacon" not in page(folder, out=folder)
+
+
+def test_the_page_fetches_nothing(run_json: Run, write_run: WriteRun) -> None:
+    folder = write_run(run_json, samples=True)
+    html = page(folder, out=folder)
+    assert not re.search(r"""(?:src|href|url\()\s*=?\s*["']?(?:https?:)?//""", html)
+    assert not re.search(r"<(?:link|script)[^>]+(?:href|src)=\"(?!data:)", html)
+
+
+def test_layers_and_units_are_all_drawn(run_json: Run, write_run: WriteRun) -> None:
+    folder = write_run(run_json)
+    html = page(folder, out=folder)
+    drawn = re.findall(r"<title>(.*?)</title>", html)
+    for layer in run_json["layers"]:
+        assert any(tip.startswith(f"{layer['name']}: ") for tip in drawn)
+    for unit in run_json["units"]:
+        assert any(tip.startswith(f"{unit['name']}: ") and "→" in tip for tip in drawn)
+
+
+def test_a_missed_gate_and_a_lost_point_are_marked(run_json: Run, write_run: WriteRun) -> None:
+    good = page(write_run(run_json, "good"), out=write_run({}, "a"))
+    lossy = copy.deepcopy(run_json)
+    lossy["deployed"]["value"] = 0.80
+    run_json["parity"]["agreement"] = 0.98
+    bad = page(write_run(run_json, "bad"), out=write_run({}, "b"))
+    assert 'class="mark-pass"' in good
+    assert 'class="mark-fail"' in bad
+    assert "missed" in visible(bad)
+    assert 'class="mark-warn"' in page(write_run(lossy, "lossy"), out=write_run({}, "c"))
+
+
+def test_a_slower_file_is_called_slower(run_json: Run, write_run: WriteRun) -> None:
+    run_json["latency"] = {"float_ms": 1.0, "quantized_ms": 1.25}
+    folder = write_run(run_json)
+    assert "0.80× as fast as float (slower)" in visible(page(folder, out=folder))
+
+
+def test_several_runs_are_compared_first(write_run: WriteRun, tmp_path: Path) -> None:
+    worse = sample_run(1)
+    worse["config"]["bits"] = "w2a2"
+    worse["deployed"]["value"] = 0.7404
+    html = page(write_run(sample_run(), "four"), write_run(worse, "two"), out=tmp_path / "x.html")
+    text = visible(html)
+    assert text.index("2 runs compared") < text.index("W4A4 keeps")
+    row = re.search(r"<tr><td[^>]*><a href=\"#run-2\">two</a>.*?</tr>", html, re.S)
+    assert row is not None
+    assert all(shown in visible(row[0]) for shown in ("W2A2", "91.6", "74.0", "−17.6", "99.9 %"))
+    assert 'id="run-2"' in html
+
+
+def test_points_and_fractions_read_alike(run_json: Run, write_run: WriteRun) -> None:
+    folder = write_run(run_json, "fractions")
+    for form in ("float", "simulated", "deployed"):
+        run_json[form]["value"] *= 100
+    run_json["simulated"]["ci"] = [89.4, 92.9]
+    other = write_run(run_json, "points")
+    tiles = r'<div class="tiles">.*?</section>'
+    first, second = (re.search(tiles, page(f, out=f), re.S) for f in (folder, other))
+    assert first is not None
+    assert second is not None
+    assert first[0] == second[0]
+
+
+def test_a_folder_gets_report_html(run_json: Run, write_run: WriteRun) -> None:
+    folder = write_run(run_json)
+    assert write_report([folder], folder) == folder / "report.html"
+    assert sorted(p.name for p in folder.iterdir()) == ["report.html", "run.json"]
+
+
+def test_bad_input_names_the_file(write_run: WriteRun, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"no run.json in .*nothing"):
+        write_report([tmp_path / "nothing"], tmp_path)
+    folder = write_run({})
+    (folder / "run.json").write_text('{"float": ')
+    with pytest.raises(BadInput, match=r"run\.json is not JSON"):
+        write_report([folder], tmp_path)
+    (folder / "run.json").write_text("[1]")
+    with pytest.raises(BadInput, match="holds list"):
+        write_report([folder], tmp_path)
+    with pytest.raises(BadInput, match="at least one"):
+        write_report([], tmp_path)
