@@ -17,12 +17,13 @@ aten = torch.ops.aten
 class Placement:
     """Which quantizer sits where: behind a node's output, and in front of a layer's weight.
 
-    Values are names of sub-modules; one that is called with the tensor and one that is called
-    with nothing and returns the weight.
+    Values are names of sub-modules: an activation's is called with the tensor, a weight's and a
+    bias's with nothing; all return the tensor to use instead.
     """
 
     activations: Mapping[fx.Node, str] = field(default_factory=dict[fx.Node, str])
     weights: Mapping[fx.Node, str] = field(default_factory=dict[fx.Node, str])
+    biases: Mapping[fx.Node, str] = field(default_factory=dict[fx.Node, str])
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,9 @@ def extract(
     for node in part.nodes:
         copier.take(node)
     copier.graph.output(copier.made[part.exit])
+    for node in reversed(copier.graph.nodes):
+        if node.op == "get_attr" and not node.users:
+            copier.graph.erase_node(node)  # replaced by a quantizer
     root = nn.Module()
     for node in copier.graph.nodes:
         if node.op == "get_attr":
@@ -99,10 +103,10 @@ class _Copier:
 
     def take(self, node: fx.Node) -> fx.Node:
         made = self.graph.node_copy(node, self._argument)
-        weight = self.placement.weights.get(node)
-        if weight is not None:
-            with self.graph.inserting_before(made):
-                made.update_arg(1, self.graph.call_module(weight))
+        for position, names in ((1, self.placement.weights), (2, self.placement.biases)):
+            if node in names:
+                with self.graph.inserting_before(made):
+                    made.update_arg(position, self.graph.call_module(names[node]))
         self.made[node] = made
         self._quantize_output(node)
         return self.made[node]

@@ -1,0 +1,115 @@
+"""Activation quantizer: learned step size with the drop of quantization.
+
+Source: LSQ (arXiv 1902.08153) for the gradient of the scale, QDrop (2203.05740) for the drop.
+"""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from roadworthy.core.grid import Grid, fake_quantize
+
+
+def keep_mask(like: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """Fresh 0/1 floats, one with `probability` (in steps of 1/256), of `like`'s shape and layout.
+
+    Eight random bytes per draw: several times cheaper than a uniform float per element.
+    """
+    words = torch.empty((like.numel() + 7) // 8, dtype=torch.int64, device=like.device)
+    words.random_(-(2**63), None, generator=generator)
+    draw = words.view(torch.uint8)[: like.numel()].to(like.dtype)
+    mask = draw.neg_().add_(round(probability * 256)).clamp_(0, 1)
+    return mask.as_strided(like.shape, like.stride())
+
+
+def mix(fp: Tensor, quantized: Tensor, keep_quantized: float, generator: torch.Generator) -> Tensor:
+    """Elementwise choice: quantized with probability `keep_quantized`, floating point otherwise."""
+    if keep_quantized >= 1:
+        return quantized
+    if keep_quantized <= 0:
+        return fp
+    return torch.lerp(fp, quantized, keep_mask(fp, keep_quantized, generator))
+
+
+def dense(x: Tensor) -> Tensor:
+    """`x` without gaps or overlaps in memory, copied only where it has some."""
+    whole = x.is_contiguous() or (
+        x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    )
+    return x if whole else x.contiguous()
+
+
+class _Quantize(torch.autograd.Function):
+    """Fake quantization by a learned scale, the result kept where `keep` is one."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, x: Tensor, scale: Tensor, keep: Tensor | None, low: float, high: float, levels: int
+    ) -> Tensor:
+        ctx.divisor = (x.numel() * levels) ** 0.5  # LSQ's gradient scale
+        steps = x / scale
+        codes = steps.round().clamp_(low, high)
+        ctx.save_for_backward(steps, codes, keep)
+        ctx.limits = low, high
+        out = codes * scale
+        return out if keep is None else torch.lerp(x, out, keep, out=out)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        steps, codes, keep = ctx.saved_tensors
+        low, high = ctx.limits
+        if grad.stride() != steps.stride():
+            grad = torch.empty_like(steps).copy_(grad)
+        kept = grad if keep is None else grad * keep
+        inside = torch.ops.aten.hardtanh_backward(kept, steps, low - 0.5, high + 0.5)
+        # d out/d scale: code - step inside the grid, the end code outside of it
+        slope = torch.dot(_flat(kept), _flat(codes)) - torch.dot(_flat(inside), _flat(steps))
+        if keep is not None:
+            inside = inside.sub_(kept).add_(grad)
+        return inside, slope / ctx.divisor, None, None, None, None
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.as_strided((x.numel(),), (1,))
+
+
+class ActQuantizer(nn.Module):
+    """Per-tensor quantizer of an activation; `scale` is learned, `zero_point` fixed.
+
+    In training mode a fresh mask keeps the quantized value with probability `keep_quantized`
+    elementwise; in eval mode it is the runtime's own rounding.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__()
+        self.grid = grid
+        self.enabled = True
+        self.seen: list[Tensor] | None = None
+        self.keep_quantized = 1.0
+        self.generator = torch.Generator()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.register_buffer("zero_point", torch.zeros(()))
+        self.zero_point: Tensor
+
+    def set_range(self, scale: Tensor, zero_point: Tensor) -> None:
+        """Fix the grid to `scale` and `zero_point`, both scalars."""
+        self.scale.data.copy_(scale)
+        self.zero_point.copy_(zero_point)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` on the grid; any shape, kept."""
+        if self.seen is not None:
+            self.seen.append(x)
+        if not self.enabled or (self.training and self.keep_quantized <= 0):
+            return x
+        grid = self.grid
+        if not self.training:
+            return fake_quantize(x, self.scale, self.zero_point, grid.qmin, grid.qmax)
+        x = dense(x)
+        keep = None
+        if self.keep_quantized < 1:
+            keep = keep_mask(x, self.keep_quantized, self.generator)
+        zero = float(self.zero_point)
+        limits = grid.qmin - zero, grid.qmax - zero
+        return cast(Tensor, _Quantize.apply(x, self.scale, keep, *limits, grid.qmax))

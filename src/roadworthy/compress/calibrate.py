@@ -1,0 +1,66 @@
+"""Ranges of every quantizer, from the float network alone."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from roadworthy.compress.activation import ActQuantizer
+from roadworthy.compress.learn import quantizers
+from roadworthy.compress.methods import Method
+from roadworthy.compress.ranges import activation_range, histogram, weight_range
+from roadworthy.compress.rounding import WeightQuantizer
+from roadworthy.errors import BadInput
+
+
+def set_weight_ranges(modules: Iterable[nn.Module], method: Method, pair_limit: int | None) -> None:
+    """Search the range of every weight and put its rounding at the float weight."""
+    for module in modules:
+        if not isinstance(module, WeightQuantizer):
+            continue
+        rows = module.weight.flatten(1)
+        scale, zero = weight_range(rows, module.grid, method.weight_range)
+        if pair_limit is not None and module.grid.bits == 8:
+            scale = torch.maximum(scale, _largest_pair(rows) / pair_limit)
+        module.set_range(scale, zero)
+
+
+def _largest_pair(rows: Tensor) -> Tensor:
+    """Largest sum of two weights of one sign in each row; what two 8-bit products must not pass."""
+    two = min(2, rows.shape[1])
+    up = rows.clamp(min=0).topk(two, 1).values.sum(1)
+    down = (-rows).clamp(min=0).topk(two, 1).values.sum(1)
+    return torch.maximum(up, down)
+
+
+@torch.no_grad()
+def set_act_ranges(unit: nn.Module, batches: Iterable[Tensor], method: Method) -> None:
+    """Search the range of every activation quantizer in `unit`, fed with `batches` in float."""
+    found = [module for module in quantizers(unit) if isinstance(module, ActQuantizer)]
+    set_enabled(unit, False)
+    for module in found:
+        module.seen = []
+    for batch in batches:
+        unit(batch)
+    set_enabled(unit, True)
+    for module in found:
+        seen = histogram(module.seen or [])
+        module.seen = None
+        if not (seen.low > -torch.inf and seen.high < torch.inf):
+            raise BadInput(
+                "the model computes NaN or infinite activations on the calibration images; "
+                "check its weights and the preprocessing"
+            )
+        module.set_range(*activation_range(seen, module.grid, method.act_range))
+
+
+def set_enabled(unit: nn.Module, enabled: bool) -> None:
+    """Switch all quantizers of `unit`; off, it computes what the float network computes."""
+    for module in quantizers(unit):
+        module.enabled = enabled
+
+
+def in_batches(function: Callable[[Tensor], Tensor], x: Tensor, size: int = 64) -> Tensor:
+    """`function` over the rows of `x`, `size` at a time, results joined."""
+    with torch.no_grad():
+        return torch.cat([function(part) for part in x.split(size)])

@@ -1,0 +1,125 @@
+"""The walk over the units: ranges, passes, and the hand-over of inputs from unit to unit."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, fx
+
+from roadworthy.compress.calibrate import in_batches, set_act_ranges, set_enabled, set_weight_ranges
+from roadworthy.compress.learn import Outcome, Samples, reconstruct
+from roadworthy.compress.methods import Method, Pass
+from roadworthy.compress.place import Quantizers, Widths, place
+from roadworthy.core.backends import Backend
+from roadworthy.core.extract import Part, extract, whole
+from roadworthy.core.units import Unit, partition
+
+
+@dataclass(frozen=True)
+class Task:
+    """A captured model, its quantizers and its units."""
+
+    graph: fx.GraphModule
+    quantizers: Quantizers
+    units: tuple[Unit, ...]
+
+
+def prepare(
+    graph: fx.GraphModule, backend: Backend, widths: Widths, blocks: Sequence[str] = ()
+) -> Task:
+    """Place the quantizers of `graph` and cut it into units."""
+    quantizers = place(graph, backend, widths)
+    units = partition(graph, quantizers.placement.activations, blocks)
+    return Task(graph, quantizers, tuple(units))
+
+
+def part_of(task: Task, part: Part) -> fx.GraphModule:
+    """The quantized module of a part of the model."""
+    return extract(task.graph, part, task.quantizers.modules, task.quantizers.placement)
+
+
+def calibrate(task: Task, images: Float[Tensor, "n c h w"], method: Method, backend: Backend) -> None:
+    """Set all ranges from the float network (QDrop: on the first 256 images)."""
+    set_weight_ranges(task.quantizers.modules.values(), method, backend.pair_limit)
+    x = images[: method.range_images]
+    for unit in task.units:
+        module = part_of(task, Part(unit.nodes, unit.entry, unit.exit)).eval()
+        set_act_ranges(module, x.split(64), method)
+        set_enabled(module, False)
+        x = in_batches(module, x)
+        set_enabled(module, True)
+
+
+Progress = Callable[[str, int, int, float], None]
+"""Unit's name, step, steps in all, loss."""
+
+
+def run_pass(
+    task: Task,
+    images: Float[Tensor, "n c h w"],
+    settings: Pass,
+    seed: int,
+    progress: Progress | None = None,
+) -> dict[str, Outcome]:
+    """Reconstruct unit after unit; outputs travel on, floating point and quantized."""
+    outcomes: dict[str, Outcome] = {}
+    fp = quantized = images
+    for index, (name, part, learns) in enumerate(_parts(task, settings)):
+        module = part_of(task, part).eval()
+        set_enabled(module, False)
+        target = in_batches(module, fp)
+        set_enabled(module, True)
+        if learns:
+            outcomes[name] = reconstruct(
+                module,
+                Samples(fp, quantized, target),
+                settings,
+                seed + index,
+                None if progress is None else _reporter(progress, name, settings.iterations),
+            )
+        quantized = in_batches(module, quantized)
+        fp = target
+    return outcomes
+
+
+def _reporter(progress: Progress, name: str, total: int) -> Callable[[int, float], None]:
+    return lambda step, loss: progress(name, step, total, loss)
+
+
+def _parts(task: Task, settings: Pass) -> list[tuple[str, Part, bool]]:
+    if settings.scope == "network":
+        return [("network", whole(task.graph), True)]
+    units = task.units
+    if settings.scope == "pair":
+        units = _merge_pairs(units)
+    return [(u.name, Part(u.nodes, u.entry, u.exit), bool(u.layers)) for u in units]
+
+
+def _merge_pairs(units: Sequence[Unit]) -> tuple[Unit, ...]:
+    """Neighbouring blocks two by two; single layers stay alone."""
+    merged: list[Unit] = []
+    for unit in units:
+        last = merged[-1] if merged else None
+        fits = last is not None and len(unit.layers) > 1 and len(last.layers) > 1
+        if last is not None and fits and "+" not in last.name:
+            merged[-1] = Unit(
+                f"{last.name}+{unit.name}",
+                last.nodes + unit.nodes,
+                last.entry,
+                unit.exit,
+                last.layers + unit.layers,
+            )
+        else:
+            merged.append(unit)
+    return tuple(merged)
+
+
+def whole_model(task: Task) -> fx.GraphModule:
+    """The quantized model, quantizers as modules."""
+    return part_of(task, whole(task.graph)).eval()
+
+
+def seeded(seed: int) -> None:
+    """Fix torch's global generator, which initialisation elsewhere may read."""
+    torch.manual_seed(seed)

@@ -1,0 +1,166 @@
+"""Reconstruction of one unit: the loop that every method shares."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from roadworthy.compress.activation import ActQuantizer, mix
+from roadworthy.compress.methods import Pass, Rounding
+from roadworthy.compress.rounding import Bias, WeightQuantizer
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a unit learns from, first axis the images: its inputs and its wanted output."""
+
+    fp: Float[Tensor, "n *s"]
+    quantized: Float[Tensor, "n *s"]
+    target: Float[Tensor, "n *r"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Loss of a unit before and after, and the seconds between."""
+
+    first: float
+    last: float
+    seconds: float
+
+
+Report = Callable[[int, float], None]
+"""Called now and then with the step and the loss."""
+
+
+def reconstruct(
+    unit: nn.Module, samples: Samples, settings: Pass, seed: int, report: Report | None = None
+) -> Outcome:
+    """Learn the quantizers of `unit` so that its output comes close to `samples.target`.
+
+    Modules of `unit` are changed in place; rounding is hard afterwards.
+    """
+    begin = time.perf_counter()
+    generator = torch.Generator(samples.fp.device).manual_seed(seed)
+    first = evaluate(unit, samples, settings)
+    optimiser, schedule = _prepare(unit, settings, generator)
+    count, batch = len(samples.fp), settings.batch_size
+    unit.train()
+    for step in range(settings.iterations):
+        schedule(step)
+        index = torch.randint(count, (batch,), generator=generator, device=samples.fp.device)
+        target = samples.target.index_select(0, index)
+        out = unit(_input(samples, index, settings.keep_quantized_input, generator))
+        loss, grad = _loss(out, target, settings.loss)
+        optimiser.zero_grad(set_to_none=True)
+        out.backward(grad)
+        optimiser.step()
+        if report is not None and step % 50 == 49:
+            report(step + 1, float(loss))
+    _harden(unit)
+    return Outcome(first, evaluate(unit, samples, settings), time.perf_counter() - begin)
+
+
+def _input(samples: Samples, index: Tensor, keep: float, generator: torch.Generator) -> Tensor:
+    quantized = samples.quantized.index_select(0, index)
+    if samples.fp is samples.quantized or keep >= 1:
+        return quantized
+    return mix(samples.fp.index_select(0, index), quantized, keep, generator)
+
+
+def _loss(out: Tensor, target: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """Loss and its gradient by `out`: squared error summed over channels, averaged over the rest
+    (QDrop), or KL divergence of the logits averaged over samples."""
+    result = out.detach()
+    if kind == "kl":
+        log_p, log_q = target.log_softmax(-1), result.log_softmax(-1)
+        p = log_p.exp()
+        return (p * (log_p - log_q)).sum(-1).mean(), (log_q.exp() - p) / len(out)
+    rest = out.numel() / out.shape[1 if out.ndim == 4 else -1]
+    error = result - target
+    return torch.dot(error.flatten(), error.flatten()) / rest, error.mul_(2 / rest)
+
+
+@torch.no_grad()
+def evaluate(unit: nn.Module, samples: Samples, settings: Pass, limit: int = 256) -> float:
+    """Loss of the unit as deployed (hard rounding, no drop) on the first samples."""
+    unit.eval()
+    losses: list[float] = []
+    for start in range(0, min(limit, len(samples.fp)), settings.batch_size):
+        part = slice(start, start + settings.batch_size)
+        loss, _ = _loss(unit(samples.quantized[part]), samples.target[part], settings.loss)
+        losses.append(float(loss))
+    return sum(losses) / len(losses)
+
+
+def quantizers(unit: nn.Module) -> Iterable[WeightQuantizer | ActQuantizer | Bias]:
+    """Every quantizer in `unit`."""
+    for module in unit.modules():
+        if isinstance(module, WeightQuantizer | ActQuantizer | Bias):
+            yield module
+
+
+def _prepare(
+    unit: nn.Module, settings: Pass, generator: torch.Generator
+) -> tuple[torch.optim.Optimizer, Callable[[int], None]]:
+    """The optimiser over what this pass learns, and what to do ahead of every step."""
+    groups: list[dict[str, object]] = []
+    weights: list[WeightQuantizer] = []
+
+    def learn(parameter: nn.Parameter, lr: float | None, cosine: bool) -> None:
+        parameter.requires_grad_(lr is not None)
+        if lr is not None:
+            groups.append({"params": [parameter], "lr": lr, "base": lr, "cosine": cosine})
+
+    rounding, act = settings.rounding, settings.act_scale
+    for module in quantizers(unit):
+        match module:
+            case WeightQuantizer():
+                weights.append(module)
+                module.begin(rounding.kind if rounding else None)
+                cosine = rounding is not None and rounding.schedule == "cosine"
+                learn(module.v, rounding.lr if rounding else None, cosine)
+                learn(module.log_gain, settings.weight_scale_lr, True)
+            case ActQuantizer():
+                module.generator = generator
+                module.keep_quantized = settings.keep_quantized_inside
+                rate = act.lr * (float(module.scale) if act.relative else 1.0) if act else None
+                learn(module.scale, rate, True)
+            case Bias():
+                learn(module.bias, settings.bias_lr, True)
+    fused = not any(p.device.type == "mps" for p in unit.parameters())
+    optimiser = torch.optim.Adam(groups, fused=fused)
+
+    def schedule(step: int) -> None:
+        share = step / settings.iterations
+        for group in optimiser.param_groups:
+            if group["cosine"]:
+                group["lr"] = group["base"] * (1 + math.cos(math.pi * share)) / 2
+        if rounding is not None:
+            pull = _pull(rounding, share)
+            for module in weights:
+                module.pull = pull
+
+    return optimiser, schedule
+
+
+def _pull(rounding: Rounding, share: float) -> tuple[float, float]:
+    """Strength and exponent of the regulariser at `share` of the steps."""
+    if share < rounding.warmup:
+        return 0.0, rounding.beta[0]
+    first, last = rounding.beta
+    return rounding.strength, first + (last - first) * (share - rounding.warmup) / (
+        1 - rounding.warmup
+    )
+
+
+def _harden(unit: nn.Module) -> None:
+    for module in quantizers(unit):
+        if isinstance(module, WeightQuantizer):
+            module.harden()
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
+    unit.eval()

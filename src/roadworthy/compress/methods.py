@@ -1,0 +1,167 @@
+"""The methods as points of one engine: frozen settings, the published defaults by name.
+
+A method is a choice of ranges and a sequence of passes. Every pass walks the network's units once
+and learns some of: the rounding of weights, their step, the activations' step, the bias.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from roadworthy.compress.ranges import RangeMethod
+from roadworthy.errors import BadInput
+
+Scope = Literal["layer", "block", "pair", "network"]
+Effort = Literal["quick", "standard", "paper"]
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How rounding is learned.
+
+    Attributes:
+        kind: ``soft`` is AdaRound's rectified sigmoid with its regulariser; ``straight-through``
+            learns the weight itself through the rounding.
+        lr: of Adam, per step.
+        schedule: ``constant`` or ``cosine`` to zero.
+        strength: lambda of the regulariser.
+        warmup: share of the steps before the regulariser starts.
+        beta: its exponent, from first to last step.
+    """
+
+    kind: Literal["soft", "straight-through"] = "soft"
+    lr: float = 1e-3
+    schedule: Literal["constant", "cosine"] = "constant"
+    strength: float = 0.01
+    warmup: float = 0.2
+    beta: tuple[float, float] = (20.0, 2.0)
+
+
+@dataclass(frozen=True)
+class ActScale:
+    """How activation steps are learned: Adam, cosine to zero; `relative` rates are in units of
+    the step itself."""
+
+    lr: float = 4e-5
+    relative: bool = False
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One walk over the units.
+
+    Attributes:
+        scope: what a unit is.
+        iterations, batch_size: steps per unit and samples drawn (with replacement) per step.
+        keep_quantized_input, keep_quantized_inside: probability with which an element keeps its
+            quantized value at the unit's input and at every quantizer in it; 1 is no drop.
+        rounding, act_scale: None leaves them as they are.
+        weight_scale_lr, bias_lr: learning rates of the weights' log step and of the bias.
+        loss: squared error of the unit's output, or KL divergence of the logits.
+    """
+
+    scope: Scope = "block"
+    iterations: int = 20_000
+    batch_size: int = 32
+    keep_quantized_input: float = 0.5
+    keep_quantized_inside: float = 0.5
+    rounding: Rounding | None = field(default_factory=Rounding)
+    act_scale: ActScale | None = field(default_factory=ActScale)
+    weight_scale_lr: float | None = None
+    bias_lr: float | None = None
+    loss: Literal["squared", "kl"] = "squared"
+
+    def __post_init__(self) -> None:
+        for value in (self.keep_quantized_input, self.keep_quantized_inside):
+            if not 0 <= value <= 1:
+                raise BadInput(f"keep probability {value} given; 0 to 1 is allowed")
+        if self.iterations < 1 or self.batch_size < 1:
+            raise BadInput(
+                f"{self.iterations} iterations of {self.batch_size} samples given; "
+                "at least 1 of each is needed"
+            )
+
+
+@dataclass(frozen=True)
+class Method:
+    """Settings of a whole quantization; use one of its named points."""
+
+    weight_bits: int = 4
+    act_bits: int = 4
+    weight_range: RangeMethod = "mse"
+    act_range: RangeMethod = "mse"
+    range_images: int = 256
+    augment: int = 0
+    passes: tuple[Pass, ...] = ()
+
+    def __post_init__(self) -> None:
+        for bits in (self.weight_bits, self.act_bits):
+            if not 2 <= bits <= 8:
+                raise BadInput(f"{bits} bits given; 2 to 8 are allowed")
+
+
+@dataclass(frozen=True)
+class MinMax(Method):
+    """Calibration only: ranges from the extreme values."""
+
+    weight_range: RangeMethod = "minmax"
+    act_range: RangeMethod = "minmax"
+
+
+@dataclass(frozen=True)
+class Mse(Method):
+    """Calibration only: ranges of least error."""
+
+
+_WEIGHTS_ONLY = Pass(
+    keep_quantized_input=1.0, keep_quantized_inside=0.0, act_scale=None, iterations=20_000
+)
+
+
+@dataclass(frozen=True)
+class AdaRound(Method):
+    """Layer by layer, activations in floating point (arXiv 2004.10568; 10 000 steps)."""
+
+    passes: tuple[Pass, ...] = (
+        replace(_WEIGHTS_ONLY, scope="layer", iterations=10_000),
+    )
+
+
+@dataclass(frozen=True)
+class BRECQ(Method):
+    """Block by block: weights with activations in floating point, then activation steps alone
+    (arXiv 2102.05426; 20 000 and 5 000 steps). The Fisher weighting of the loss is left out, as
+    in the MQBench protocol."""
+
+    passes: tuple[Pass, ...] = (
+        _WEIGHTS_ONLY,
+        Pass(
+            iterations=5_000, rounding=None, keep_quantized_input=1.0, keep_quantized_inside=1.0
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class QDrop(Method):
+    """Block by block, weights and activation steps together, quantization dropped at random
+    (arXiv 2203.05740; 20 000 steps)."""
+
+    passes: tuple[Pass, ...] = (Pass(),)
+
+
+@dataclass(frozen=True)
+class QDropPlus(Method):
+    """QDrop with what measurably helps it; docs/qdrop.md holds each ingredient's gain."""
+
+    augment: int = 1
+    passes: tuple[Pass, ...] = (
+        Pass(
+            rounding=Rounding(lr=1e-2, schedule="cosine"),
+            act_scale=ActScale(1e-3, relative=True),
+            weight_scale_lr=1e-3,
+            bias_lr=1e-3,
+        ),
+    )
+
+
+EFFORT: dict[Effort, int] = {"quick": 500, "standard": 2_000, "paper": 20_000}
+"""Steps per unit of each effort."""
