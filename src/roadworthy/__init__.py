@@ -1,1 +1,34 @@
 """roadworthy: takes a trained model to the field and proves that it still works there."""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "load_model": "roadworthy.core.models",
+    "LoadedModel": "roadworthy.core.models",
+    "load_data": "roadworthy.core.data",
+    "Dataset": "roadworthy.core.data",
+    "batches": "roadworthy.core.data",
+    "Preprocess": "roadworthy.core.images",
+    "Predictor": "roadworthy.core.predict",
+    "TorchPredictor": "roadworthy.core.predict",
+    "predict": "roadworthy.core.predict",
+    "accuracy": "roadworthy.core.metrics",
+    "agreement": "roadworthy.core.metrics",
+    "RunRecord": "roadworthy.core.runs",
+    "RoadworthyError": "roadworthy.errors",
+    "BadInput": "roadworthy.errors",
+}
+
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names, imported when first asked for: `import roadworthy` loads no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'roadworthy' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

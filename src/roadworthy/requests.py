@@ -132,7 +132,8 @@ class Scheme:
 class Solver:
     """How the rounding is found; None leaves a number to the effort's preset.
 
-    `memory` bounds the activation caches in bytes; what does not fit goes to disk.
+    `memory` bounds the activation caches in bytes; what does not fit goes to disk. `blocks` names
+    the modules that are units of reconstruction; none leaves the choice to the graph.
     """
 
     method: Method = "qdrop"
@@ -140,6 +141,7 @@ class Solver:
     iterations: int | None = None
     batch_size: int | None = None
     memory: int = 4 * 2**30
+    blocks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         one_of("method", self.method, get_args(Method))
@@ -164,7 +166,11 @@ class QuantizeRequest:
 
 @dataclass(frozen=True)
 class EvaluateRequest:
-    """Everything `roadworthy evaluate` was asked for; `limit` takes the first images only."""
+    """Everything `roadworthy evaluate` was asked for.
+
+    `limit` draws that many images, by `seed` and the same number of each class, since stores are
+    often sorted by class. `out` is where run.json goes; None writes none.
+    """
 
     model: str
     data: str
@@ -172,6 +178,7 @@ class EvaluateRequest:
     batch_size: int = 64
     limit: int | None = None
     skip_bad: bool = False
+    out: Path | None = None
     seed: int = 0
     device: Device = "auto"
 

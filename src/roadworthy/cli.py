@@ -1,0 +1,92 @@
+"""One command per verb: parses, calls one function, prints. Nothing heavy is imported up here."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+from roadworthy.errors import BadInput, RoadworthyError
+from roadworthy.options import evaluate_request, parse, quantize_request
+from roadworthy.wording import say
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 on success, 2 on bad input, 1 on failure."""
+    given = parse(arguments)
+    try:
+        with _stdout_kept_clean(given.json):
+            result = _run(given)
+    except Exception as error:
+        if given.debug:
+            raise
+        print(f"roadworthy {given.command}: {_one_line(error)}", file=sys.stderr)
+        return 2 if isinstance(error, BadInput) else 1
+    except KeyboardInterrupt:
+        print(f"roadworthy {given.command}: interrupted", file=sys.stderr)
+        return 1
+    print(json.dumps(result) if given.json else say(given.command, result))
+    return 0
+
+
+def _run(given: argparse.Namespace) -> Any:
+    """What the command found, in JSON's types."""
+    match given.command:
+        case "quantize":
+            request = quantize_request(given)
+            from roadworthy.journey import quantize_to_dir
+
+            return _plain(quantize_to_dir(request))
+        case "evaluate":
+            request = evaluate_request(given)
+            from roadworthy.evaluate import evaluate
+
+            return _plain(evaluate(request))
+        case "blocks":
+            from roadworthy.journey import list_blocks
+
+            return _plain(list_blocks(given.model, given.image_size))
+        case "report":
+            from roadworthy.report import write_report
+
+            return _plain({"report": write_report(given.dirs, given.out)})
+        case _:
+            from roadworthy.demo import demo
+
+            return _plain(demo(given.out, seed=given.seed, device=given.device))
+
+
+def _plain(result: Any) -> Any:
+    from roadworthy.core.runs import RunRecord, plain
+
+    return result.to_dict() if isinstance(result, RunRecord) else plain(result)
+
+
+@contextmanager
+def _stdout_kept_clean(wanted: bool) -> Generator[None]:
+    """Send what libraries print, C code included, to stderr: stdout belongs to the result."""
+    if not wanted:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, RoadworthyError):
+        return text
+    return f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

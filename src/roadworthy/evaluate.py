@@ -1,0 +1,125 @@
+"""The metric of any model, torch or runtime, on any labelled data."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from roadworthy.core.data import Batches, Dataset, batches, check_labels, load_data
+from roadworthy.core.images import Preprocess, preprocess_from
+from roadworthy.core.metrics import accuracy, correct, wilson
+from roadworthy.core.models import check_onnx, load_model
+from roadworthy.core.predict import Predictor, TorchPredictor
+from roadworthy.core.runs import RunRecord
+from roadworthy.core.specs import OnnxSpec, parse_model_spec
+from roadworthy.errors import BadModel
+from roadworthy.requests import EvaluateRequest
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A metric between 0 and 1 with its 95 % interval, over `n` images, `skipped` unreadable."""
+
+    metric: str
+    value: float
+    n: int
+    ci_low: float
+    ci_high: float
+    skipped: int
+    seconds: float
+    model: str
+    data: str
+    data_sha256: str
+
+
+def evaluate(request: EvaluateRequest) -> Evaluation:
+    """Top-1 accuracy of the requested model.
+
+    Raises:
+        BadInput: the model, the data or the preprocessing is not usable; the message says why.
+    """
+    predictor, preprocess = open_predictor(request.model, request.preprocess, request.device)
+    dataset = load_data(request.data).labelled()
+    if request.limit is not None:
+        dataset = dataset.subset(min(request.limit, len(dataset)), request.seed)
+    start = time.perf_counter()
+    parts = batches(dataset, preprocess, request.batch_size, request.skip_bad, "evaluating")
+    logits, labels = answers(predictor, parts)
+    seconds = time.perf_counter() - start
+    check_labels(dataset, logits.shape[1])
+    low, high = wilson(correct(logits, labels))
+    result = Evaluation(
+        "top1",
+        accuracy(logits, labels),
+        len(labels),
+        low,
+        high,
+        len(parts.skipped),
+        seconds,
+        request.model,
+        request.data,
+        dataset.sha256,
+    )
+    if request.out is not None:
+        record(request, result, dataset, preprocess).save(request.out / "run.json")
+    return result
+
+
+def answers(predictor: Predictor, parts: Batches) -> tuple[Float[Tensor, "n k"], Int[Tensor, " n"]]:
+    """Logits and labels of all batches; BadModel where a logit is NaN or infinite."""
+    logits, labels = zip(*((predictor(x), y) for x, y in parts), strict=True)
+    joined = torch.cat(logits)
+    if not bool(joined.isfinite().all()):
+        bad = int((~joined.isfinite()).any(1).sum())
+        raise BadModel(
+            f"{predictor.name} answers NaN or infinite values for {bad} of {len(joined)} images; "
+            "check the model and its preprocessing"
+        )
+    return joined, torch.cat(labels)
+
+
+def open_predictor(
+    model: str, preprocess: str | None, device: str = "cpu"
+) -> tuple[Predictor, Preprocess]:
+    """A predictor and its preprocessing from a model spec, ``onnx:FILE`` or a quantized folder."""
+    folder = Path(model)
+    if folder.is_dir():
+        return _runtime(folder / "model.onnx", preprocess)
+    spec = parse_model_spec(model)
+    if isinstance(spec, OnnxSpec):
+        return _runtime(spec.path, preprocess)
+    loaded = load_model(model)
+    chosen = preprocess_from(preprocess, loaded.preprocess)
+    return TorchPredictor(loaded.module, model, device), chosen
+
+
+def _runtime(path: Path, preprocess: str | None) -> tuple[Predictor, Preprocess]:
+    from roadworthy.deploy.runtimes import OrtPredictor
+
+    check_onnx(path)
+    chosen = preprocess_from(preprocess, _recorded(path.parent))
+    return OrtPredictor(path), chosen
+
+
+def _recorded(folder: Path) -> Preprocess | None:
+    """The preprocessing that `quantize` recorded beside its model.onnx."""
+    if not (folder / "run.json").is_file():
+        return None
+    stages = RunRecord.load(folder).config.get("preprocess")
+    return Preprocess.from_dict(stages) if isinstance(stages, dict) else None
+
+
+def record(
+    request: EvaluateRequest, result: Evaluation, dataset: Dataset, preprocess: Preprocess
+) -> RunRecord:
+    """What was asked and what came out."""
+    return RunRecord(
+        "evaluate",
+        {**asdict(request), "preprocess": preprocess.to_dict()},
+        request.seed,
+        {"evaluation": {"spec": request.data, "sha256": dataset.sha256, "n": result.n}},
+        {k: v for k, v in asdict(result).items() if k not in ("model", "data", "data_sha256")},
+    )

@@ -1,0 +1,190 @@
+"""The command line's grammar, and how what was typed becomes a request.
+
+argparse, since it is imported and printed in 40 ms where tyro takes 400.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn, get_args
+
+from roadworthy.requests import (
+    BackendName,
+    DataChoice,
+    Device,
+    Effort,
+    EvaluateRequest,
+    Method,
+    QuantizeRequest,
+    Scheme,
+    Solver,
+    parse_bits,
+    parse_kept,
+    parse_memory,
+)
+
+MODEL = (
+    "timm:NAME, torchvision:NAME, hf:ID_OR_DIR or py:FILE.py:FUNCTION; each may end in @FILE.pth"
+)
+DATA = "imagefolder:DIR, imagefolder:DIR@labels.tsv, npz:FILE?x=IMAGES&y=LABELS, builtin:photos"
+PREPROCESS = "imagenet, or a YAML or JSON file (default: the model's own metadata)"
+
+EXAMPLES = {
+    "demo": ["roadworthy demo --out demo-out"],
+    "quantize": [
+        "roadworthy quantize timm:mobilenetv2_100 --data imagefolder:photos --bits w8a8 --out out",
+        "roadworthy quantize py:net.py:build --data 'npz:set.npz?x=xcal&y=ycal' \\",
+        "    --eval 'npz:set.npz?x=xte&y=yte' --bits w4a4 --method qdrop --out out",
+    ],
+    "evaluate": [
+        "roadworthy evaluate out --data imagefolder:val",
+        "roadworthy evaluate timm:mobilenetv2_100@weights.pth --data imagefolder:val --json",
+    ],
+    "blocks": ["roadworthy blocks torchvision:mobilenet_v2@random"],
+    "report": ["roadworthy report out/w8a8 out/w4a4 --out comparison.html"],
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that complains in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit 2 with what was wrong and where to look."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Options of one command, its name under ``command``."""
+    parser = Parser(
+        prog="roadworthy",
+        description="Takes a trained model to the field and proves that it still works there.",
+        epilog="example:\n  roadworthy demo\n\nroadworthy COMMAND --help shows an example of each.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _demo(_command(commands, "demo", "the whole journey on a model and photos that come along"))
+    _quantize(_command(commands, "quantize", "a verified low-bit ONNX model out of a trained one"))
+    _evaluate(_command(commands, "evaluate", "metric of any model, torch or runtime"))
+    _blocks(_command(commands, "blocks", "the units that reconstruction would work on"))
+    _report(_command(commands, "report", "one self-contained HTML page out of run.json files"))
+    return parser.parse_args(arguments)
+
+
+class _Version(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help="print the version")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"roadworthy {version('roadworthy')}")
+        parser.exit()
+
+
+def _command(
+    commands: "argparse._SubParsersAction[Parser]",  # pyright: ignore[reportPrivateUsage]
+    name: str,
+    purpose: str,
+) -> argparse.ArgumentParser:
+    lines = "\n".join(f"  {line}" for line in EXAMPLES[name])
+    parser = commands.add_parser(
+        name,
+        help=purpose,
+        description=f"{purpose[0].upper()}{purpose[1:]}.",
+        epilog=f"example:\n{lines}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    shared = parser.add_argument_group("every command")
+    shared.add_argument("--json", action="store_true", help="the result as JSON, nothing else")
+    shared.add_argument("--seed", type=int, default=0, help="of every random choice (0)")
+    shared.add_argument("--device", choices=get_args(Device), default="auto")
+    shared.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _quantize(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", metavar="MODEL", help=MODEL)
+    add("--data", required=True, metavar="SPEC", help=f"images to calibrate on: {DATA}")
+    add("--eval", metavar="SPEC", help="labelled images to judge by")
+    add("--out", required=True, type=Path, metavar="DIR", help="where model.onnx and run.json go")
+    add("--bits", default="w4a4", help="widths of weights and activations, w2a2 to w8a8 (w4a4)")
+    add("--method", choices=get_args(Method), default="qdrop", help="(qdrop)")
+    add("--effort", choices=get_args(Effort), default="standard", help="(standard)")
+    add("--iterations", type=int, metavar="N", help="reconstruction steps per unit")
+    add("--batch-size", type=int, metavar="N", help="images per reconstruction step")
+    add("--calib-size", type=int, metavar="N", help="calibration images (all, 1024 at most)")
+    add("--keep-8bit", default="first,last", metavar="LAYERS", help="first,last or none")
+    add("--backend", choices=get_args(BackendName), default="onnxruntime-cpu", help="who runs it")
+    add("--blocks", default="", metavar="A,B", help="modules to reconstruct; see roadworthy blocks")
+    add("--memory", default="4GB", metavar="SIZE", help="for activation caches (4GB)")
+    add("--max-drop", type=float, metavar="POINTS", help="raise layers until the drop is smaller")
+    add("--preprocess", metavar="SPEC", help=PREPROCESS)
+    add("--skip-bad", action="store_true", help="leave unreadable images out and count them")
+    add("--resume", action=argparse.BooleanOptionalAction, default=True, help="an interrupted run")
+
+
+def _evaluate(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", metavar="MODEL_OR_DIR", help=f"{MODEL}; onnx:FILE; a folder that quantize wrote")
+    add("--data", required=True, metavar="SPEC", help=f"labelled images: {DATA}")
+    add("--preprocess", metavar="SPEC", help=PREPROCESS)
+    add("--batch-size", type=int, default=64, metavar="N", help="(64)")
+    add("--limit", type=int, metavar="N", help="draw N images, the same number of each class")
+    add("--skip-bad", action="store_true", help="leave unreadable images out and count them")
+    add("--out", type=Path, metavar="DIR", help="where run.json goes")
+
+
+def _blocks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    parser.add_argument("--image-size", type=int, metavar="PIXELS", help="(the model's own, or 32)")
+
+
+def _report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="what quantize wrote")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="(report.html)")
+
+
+def _demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="(demo-out)")
+
+
+def quantize_request(given: argparse.Namespace) -> QuantizeRequest:
+    """The request that was typed; BadInput where a value is not allowed."""
+    weight_bits, act_bits = parse_bits(given.bits)
+    blocks = tuple(name.strip() for name in given.blocks.split(",") if name.strip())
+    return QuantizeRequest(
+        model=given.model,
+        data=DataChoice(given.data, given.eval, given.calib_size, given.preprocess, given.skip_bad),
+        out=given.out,
+        scheme=Scheme(
+            weight_bits, act_bits, parse_kept(given.keep_8bit), given.backend, given.max_drop
+        ),
+        solver=Solver(
+            given.method,
+            given.effort,
+            given.iterations,
+            given.batch_size,
+            parse_memory(given.memory),
+            blocks,
+        ),
+        resume=given.resume,
+        seed=given.seed,
+        device=given.device,
+    )
+
+
+def evaluate_request(given: argparse.Namespace) -> EvaluateRequest:
+    """The request that was typed; BadInput where a value is not allowed."""
+    return EvaluateRequest(
+        model=given.model,
+        data=given.data,
+        preprocess=given.preprocess,
+        batch_size=given.batch_size,
+        limit=given.limit,
+        skip_bad=given.skip_bad,
+        out=given.out,
+        seed=given.seed,
+        device=given.device,
+    )
