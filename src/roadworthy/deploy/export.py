@@ -1,0 +1,87 @@
+"""A quantized module becomes an ONNX file with integer weights, or nothing at all."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import torch
+from jaxtyping import Float
+from onnx_ir.passes import common
+from torch import Tensor, nn
+
+from roadworthy.deploy.activations import emit_activation
+from roadworthy.deploy.tidy import before_quantizers, quantize_gemm_biases
+from roadworthy.deploy.translate import DOMAIN, translate
+from roadworthy.deploy.weights import emit_weight
+
+
+@dataclass(frozen=True)
+class OnnxFacts:
+    """What was written: operator set, bytes of the file, nodes per operator."""
+
+    opset: int
+    bytes: int
+    ops: dict[str, int]
+
+
+def export_onnx(
+    module: nn.Module, example: Float[Tensor, "b c h w"], path: Path, widen: bool = True
+) -> OnnxFacts:
+    """Write `module` to `path`; the file appears whole or not at all.
+
+    Args:
+        module: a graph of aten operators with ``roadworthy::fake_quantize`` and
+            ``roadworthy::dequantize``; a float module is written as it is.
+        example: one or more images; the batch is dynamic in the file.
+        path: the ONNX file, replaced if it exists.
+        widen: let the runtime turn packed weights into bytes when it loads the file, which gives it
+            integer kernels below 8 bits; False dequantizes the packed codes directly.
+
+    Raises:
+        BadModel: torch refuses the module, or a quantizer's grid has no place in ONNX.
+    """
+    model = build(module, example, widen)
+    with atomically(path) as part:
+        ir.save(model, part)
+        onnx.checker.check_model(str(part))
+        size = part.stat().st_size
+    ops = Counter(node.op_type for node in model.graph)
+    return OnnxFacts(model.opset_imports[""], size, dict(sorted(ops.items())))
+
+
+def build(module: nn.Module, example: Float[Tensor, "b c h w"], widen: bool = True) -> ir.Model:
+    """The ONNX model in memory; values keep the names of the module's graph nodes."""
+    with torch.no_grad():
+        model = translate(module, example)
+    graph = model.graph
+    before_quantizers(graph)
+    for node in list(graph):
+        match node.op_identifier():
+            case (domain, "FakeQuantize", _) if domain == DOMAIN:
+                emit_activation(node)
+            case (domain, "Dequantize", _) if domain == DOMAIN:
+                emit_weight(node, widen)
+            case _:
+                pass
+    quantize_gemm_biases(graph)
+    model.opset_imports.pop(DOMAIN, None)
+    common.RemoveUnusedNodesPass()(model)
+    graph.inputs[0].name = "images"
+    graph.outputs[0].name = "logits"
+    return model
+
+
+@contextmanager
+def atomically(path: Path) -> Iterator[Path]:
+    """A path to write to that becomes `path` when the block ends well and vanishes otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,76 @@
+"""Does the file behave as simulated? A gate, and a finger on the operator where it stops to."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from roadworthy.core.predict import Predictor, predict
+from roadworthy.deploy.inspect import first_break
+from roadworthy.errors import BadData, ParityError
+
+AGREEMENT = 0.995
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Simulated against deployed: share of equal top-1, largest and mean logit difference."""
+
+    agreement: float
+    max_abs: float
+    mean_abs: float
+    n: int
+
+    def to_dict(self) -> dict[str, float]:
+        """The numbers for ``run.json``."""
+        return asdict(self)
+
+
+def compare(simulated: Float[Tensor, "n k"], deployed: Float[Tensor, "n k"]) -> Parity:
+    """Parity of two sets of logits of the same images.
+
+    >>> compare(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[0.5, 1.0], [0.0, 1.0]]))
+    Parity(agreement=0.5, max_abs=1.0, mean_abs=0.625, n=2)
+    """
+    if simulated.shape != deployed.shape or not len(simulated):
+        raise BadData(
+            f"logits of shapes {list(simulated.shape)} and {list(deployed.shape)} given; parity "
+            "needs the same images, at least one, through both models"
+        )
+    gap = (simulated - deployed).abs()
+    same = simulated.argmax(1) == deployed.argmax(1)
+    return Parity(
+        float(same.float().mean()), float(gap.max()), float(gap.mean()), len(simulated)
+    )
+
+
+def parity(
+    simulated: Predictor, deployed: Predictor, images: Iterable[Float[Tensor, "b c h w"]]
+) -> Parity:
+    """Parity of two predictors on batches of `images`."""
+    batches = list(images)
+    return compare(predict(simulated, batches), predict(deployed, batches))
+
+
+def assert_parity(
+    found: Parity,
+    module: nn.Module,
+    path: Path,
+    images: Float[Tensor, "b c h w"],
+    threshold: float = AGREEMENT,
+) -> None:
+    """Raise ParityError with the first operator that breaks, if agreement is below `threshold`.
+
+    `module` is the simulated graph, `path` the file, `images` a few inputs to look with.
+    """
+    if found.agreement >= threshold:
+        return
+    place = first_break(module, path, images)
+    where = "no single operator stands out" if place is None else f"first break at {place}"
+    raise ParityError(
+        f"{path.name} agrees with the simulated model on {found.agreement:.2%} of {found.n} images "
+        f"(largest logit difference {found.max_abs:.3g}); at least {threshold:.1%} is required; "
+        f"{where}"
+    )
