@@ -70,8 +70,8 @@ def read_facts(tree: Tree, directory: Path) -> Facts:
     return Facts(
         folder=directory.resolve().name,
         tree=tree,
-        title=tree.text("config.model") or tree.text("model") or directory.resolve().name,
-        bits=(tree.text("config.bits") or "").upper(),
+        title=(tree.first("config.model", "model") or directory.resolve().name).partition("@")[0],
+        bits=bits(tree).upper(),
         metric=metric_name(tree),
         scores=_scores(tree),
         agreement=tree.number("parity.agreement"),
@@ -98,7 +98,7 @@ def _scores(tree: Tree) -> tuple[Score, ...]:
     known = [value for value in values.values() if value is not None]
     points = 100.0 if known and max(map(abs, known)) <= 1 else 1.0
     counted = "accuracy" in metric_name(tree)
-    n = (tree.count("data.eval.n") or tree.count("n")) if counted else None
+    n = judged(tree) if counted else None
     return tuple(
         _score(form, value, _interval(tree, form), points, n)
         for form, value in values.items()
@@ -114,9 +114,22 @@ def _score(
     return Score(form, value * points, _times(low, unit), _times(high, unit))
 
 
+def judged(tree: Tree) -> int | None:
+    """How many images the metric was measured on."""
+    counts = (tree.count(f"{path}n") for path in ("data.eval.", "data.evaluation.", ""))
+    return next((n for n in counts if n), None)
+
+
+def bits(tree: Tree) -> str:
+    """The widths as typed, e.g. w4a8; empty where the run has none."""
+    weight, act = (tree.count(f"config.scheme.{kind}_bits") for kind in ("weight", "act"))
+    return tree.text("config.bits") or (f"w{weight}a{act}" if weight and act else "")
+
+
 def _interval(tree: Tree, form: str) -> tuple[float, float] | None:
-    match tree.numbers(f"{form}.ci"):
-        case [low, high]:
+    own = [tree.number(key) for key in ("ci_low", "ci_high")]
+    match tree.numbers(f"{form}.ci") or own:
+        case [float(low), float(high)]:
             return low, high
         case _:
             return None

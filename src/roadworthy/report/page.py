@@ -15,7 +15,7 @@ from roadworthy.report import words
 from roadworthy.report.charts import whiskers
 from roadworthy.report.panels import Figure
 from roadworthy.report.tree import read_run
-from roadworthy.report.views import RunView, view
+from roadworthy.report.views import RunView, setting, view
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def compare(run: RunView) -> list[Cell]:
     """The run's row of the comparison, in the order of COLUMNS."""
     facts, tree = run.facts, run.facts.tree
     before, final = facts.score("float"), facts.final
-    method = tree.text("config.method") or "–"
+    method = setting(tree, "method") or "–"
     seconds = tree.number("seconds")
     return [
         Cell(facts.folder, facts.folder),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from roadworthy.report import words
 from roadworthy.report.charts import Chart, dumbbells, mirror, stems, whiskers
-from roadworthy.report.facts import GATE, Facts
+from roadworthy.report.facts import GATE, Facts, judged
 from roadworthy.report.tree import Tree, read_json
 
 FORMS = {"float": "float model", "simulated": "quantized, simulated", "deployed": "deployed file"}
@@ -88,7 +88,7 @@ def accuracy(facts: Facts, tree: Tree) -> Figure | None:
         return None
     rows = [(FORMS.get(s.form, s.form), s.value, s.low, s.high) for s in facts.scores]
     bounded = any(score.low is not None for score in facts.scores)
-    n = tree.count("data.eval.n") or tree.count("n")
+    n = judged(tree)
     note = f"{facts.metric[:1].upper()}{facts.metric[1:]}" + (f" on {n} images" if n else "")
     note += "; the line is the 95 % confidence interval." if bounded else "."
     return Figure(whiskers(rows), note, values=tuple(words.points(s.value) for s in facts.scores))

@@ -59,6 +59,10 @@ class Tree:
         kept = [number for number in found if number is not None]
         return kept if len(kept) == len(found) else []
 
+    def first(self, *paths: str) -> str | None:
+        """The first text there is at any of the paths."""
+        return next((text for path in paths if (text := self.text(path))), None)
+
     def texts(self, path: str) -> list[str]:
         """A list of strings, or the one string there."""
         single = self.text(path)

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from roadworthy.report import panels, words
-from roadworthy.report.facts import Facts, read_facts
+from roadworthy.report.facts import Facts, bits, read_facts
 from roadworthy.report.panels import Bar, Figure, Sample, Tile
 from roadworthy.report.tree import Tree
 
@@ -65,14 +66,37 @@ def view(tree: Tree, directory: Path, index: int) -> RunView:
         float_ops=_counted(ops) if tree.get("float_ops").value is not None else None,
         layers=layers,
         samples=panels.samples(directory),
-        command=" ".join(tree.texts("command")),
+        command=command_line(tree),
         origins=_origins(tree),
     )
 
 
+def setting(tree: Tree, key: str) -> str | None:
+    """A setting of the run, wherever its configuration keeps it."""
+    return tree.first(f"config.{key}", f"config.solver.{key}", f"config.scheme.{key}")
+
+
+def command_line(tree: Tree) -> str:
+    """What to type to get the run again: as recorded, or put together from its settings."""
+    recorded = " ".join(tree.texts("command"))
+    model = tree.text("config.model")
+    if " " in recorded or not recorded or not model:
+        return recorded
+    data = tree.first("config.data.calibration", "config.data")
+    options = {
+        "--data": data,
+        "--eval": tree.first("config.data.evaluation", "config.eval", "config.evaluation"),
+        "--bits": bits(tree) or None,
+        **{f"--{key}": setting(tree, key) for key in ("method", "effort", "iterations", "backend")},
+        "--seed": tree.text("seed"),
+        "--out": tree.text("config.out"),
+    }
+    typed = [f"{name} {quote(value)}" for name, value in options.items() if value]
+    return " ".join(["roadworthy", recorded, quote(model), *typed])
+
+
 def _subtitle(tree: Tree) -> str:
-    found = (tree.text(f"config.{key}") for key in ("method", "effort", "backend"))
-    parts = [part for part in found if part]
+    parts = [part for key in ("method", "effort", "backend") if (part := setting(tree, key))]
     n = tree.count("data.calibration.n")
     return ", ".join([*parts, f"{n} calibration images"] if n else parts)
 
