@@ -27,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"roadworthy {given.command}: interrupted", file=sys.stderr)
         return 1
-    print(json.dumps(result) if given.json else say(given.command, result))
+    text = json.dumps(result) if given.json else say(given.command, result)
+    if text:
+        print(text)
     return 0
 
 
@@ -53,9 +55,12 @@ def _run(given: argparse.Namespace) -> Any:
 
             return _plain({"report": write_report(given.dirs, given.out)})
         case _:
+            from roadworthy.core.runs import RunRecord
             from roadworthy.demo import demo
 
-            return _plain(demo(given.out, seed=given.seed, device=given.device))
+            report = demo(given.out, seed=given.seed)
+            runs = sorted(path.parent for path in given.out.glob("*/run.json"))
+            return _plain({"report": report, "runs": [RunRecord.load(d).to_dict() for d in runs]})
 
 
 def _plain(result: Any) -> Any:

@@ -4,7 +4,7 @@ from typing import Any
 
 
 def say(command: str, result: Any) -> str:
-    """Lines to print.
+    """Lines to print; none for the demo, which shows its own table.
 
     >>> say("report", {"report": "out/report.html"})
     'written    out/report.html'
@@ -16,6 +16,8 @@ def say(command: str, result: Any) -> str:
             return _blocks(result)
         case "report":
             return f"written    {result['report']}"
+        case "demo":
+            return ""
         case _:
             return _run(result)
 

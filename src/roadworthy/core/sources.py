@@ -4,7 +4,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ SUFFIXES = frozenset(
 Pixels = NDArray[np.uint8]
 
 
+@runtime_checkable
 class Source(Protocol):
     """An indexed store of images, still encoded or already pixels ``[h w c]``."""
 
@@ -83,13 +84,16 @@ class JpegStore:
     """Encoded images one after the other: image i is ``jpeg[offset[i]:offset[i + 1]]``."""
 
     path: Path
-    jpeg: Pixels
-    offset: NDArray[np.integer[Any]]
-    labels: NDArray[np.integer[Any]]
+    jpeg: NDArray[Any]
+    offset: NDArray[Any]
+    labels: NDArray[Any]
 
     def __post_init__(self) -> None:
         consistent = (
-            len(self.offset) == len(self.labels) + 1
+            self.jpeg.dtype == np.uint8
+            and self.offset.dtype.kind in "iu"
+            and self.labels.dtype.kind in "iu"
+            and len(self.offset) == len(self.labels) + 1
             and bool(np.all(np.diff(self.offset) >= 0))
             and self.offset[0] >= 0
             and self.offset[-1] <= len(self.jpeg)
@@ -97,7 +101,8 @@ class JpegStore:
         if not consistent:
             raise BadData(
                 f"{self.path}: {len(self.labels)} labels and {len(self.offset)} offsets into "
-                f"{len(self.jpeg)} bytes do not go together; n labels need n + 1 rising offsets"
+                f"{len(self.jpeg)} {self.jpeg.dtype} do not go together; n integer labels need n + 1 "
+                "rising integer offsets into uint8"
             )
 
     def __len__(self) -> int:
@@ -128,8 +133,8 @@ class Arrays:
     """Pixels ``[n h w c]`` or ``[n h w]``, 8 bit, and class ids ``[n]``."""
 
     path: Path
-    images: Pixels
-    labels: NDArray[np.integer[Any]] | None
+    images: NDArray[Any]
+    labels: NDArray[Any] | None
 
     def __post_init__(self) -> None:
         x, y = self.images, self.labels
