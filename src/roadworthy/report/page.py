@@ -27,8 +27,8 @@ class Cell:
 
 
 COLUMNS = (
-    *("Run", "Bits", "Method", "Float", "Result", "Change"),
-    *("Agreement", "Speed", "Size", "Time"),
+    *("Run", "Bits", "Result", "Change", "Float"),
+    *("Agreement", "Speed", "Size", "Took", "Method"),
 )
 
 
@@ -93,14 +93,14 @@ def compare(run: RunView) -> list[Cell]:
     return [
         Cell(facts.folder, facts.folder),
         Cell(facts.bits or "–", facts.bits),
-        Cell(method, method),
-        _cell(words.points, before.value if before else None),
         _cell(words.points, final.value if final else None),
         _cell(words.signed, facts.change),
+        _cell(words.points, before.value if before else None),
         _cell(words.percent, facts.agreement),
         _cell(words.times, facts.speedup),
         _cell(words.times, facts.size_ratio),
         _cell(words.duration, seconds),
+        Cell(method, method),
     ]
 
 
