@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("roadworthy", "beartype.beartype")
+# As PEP 484 has it, an int is good where a float is asked for.
+install_import_hook(
+    "roadworthy", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+)
 
 
 @pytest.fixture(scope="session")

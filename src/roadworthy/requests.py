@@ -71,7 +71,7 @@ def one_of(what: str, given: str, allowed: tuple[str, ...]) -> None:
         raise BadInput(f"{what} {given!r} given; {', '.join(allowed)} are allowed")
 
 
-def at_least_one(what: str, given: float | None) -> None:
+def at_least_one(what: str, given: int | None) -> None:
     """Raise BadInput where a count is given and below 1."""
     if given is not None and given < 1:
         raise BadInput(f"{what} {given} given; at least 1 is allowed")

@@ -36,7 +36,8 @@ from roadworthy.errors import BadData, BadPreprocess
 Task = Literal["classification"]
 # Images that one thread prepares at a stretch: a hand-over costs as much as decoding a tiny image.
 _CHUNK = 8
-Batch = tuple[Float[Tensor, "b c h w"], Int[Tensor, " b"]]
+# Batches differ in length, so the first axis has no name: the annotation holds for all of them.
+Batch = tuple[Float[Tensor, "_ c h w"], Int[Tensor, " _"]]
 
 
 @dataclass(frozen=True)
@@ -265,7 +266,7 @@ def load_tensor(
     return join(batches(dataset, preprocess, 256, skip_bad, progress))
 
 
-def join(parts: Iterable[Batch]) -> Batch:
+def join(parts: Iterable[Batch]) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"]]:
     """One batch out of many."""
     images, labels = zip(*parts, strict=True)
     sizes = {tuple(x.shape[1:]) for x in images}

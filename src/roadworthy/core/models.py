@@ -215,7 +215,7 @@ def _py(spec: PySpec) -> tuple[nn.Module, Preprocess | None]:
         path = spec.weights.path
         load_strictly(module, read_weights(path), f"checkpoint {path}")
     stated = getattr(source, "PREPROCESS", None)
-    return module, metadata.stated(stated) if stated else metadata.of_module(module)
+    return module, metadata.of_module(module) if stated is None else metadata.stated(stated)
 
 
 def _run_file(path: Path) -> ModuleType:

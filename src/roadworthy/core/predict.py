@@ -63,7 +63,7 @@ class TorchPredictor:
 
 
 def predict(
-    predictor: Predictor, batches: Iterable[Float[Tensor, "b c h w"]], progress: str | None = None
+    predictor: Predictor, batches: Iterable[Float[Tensor, "_ c h w"]], progress: str | None = None
 ) -> Float[Tensor, "n k"]:
     """Logits of all batches, in order; `progress` names a bar on the terminal."""
     answers = [predictor(images) for images in track(batches, progress)]
