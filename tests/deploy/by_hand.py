@@ -10,9 +10,9 @@ from roadworthy.core.grid import Grid, quantize
 
 aten, ops = torch.ops.aten, torch.ops.roadworthy
 WEIGHTED = {aten.conv2d.default, aten.linear.default}
+RESIDUAL = {aten.add.Tensor}
 CONSUMERS = WEIGHTED | {
     aten.matmul.default,
-    aten.add.Tensor,
     aten.adaptive_avg_pool2d.default,
     aten.mean.dim,
 }
@@ -20,9 +20,15 @@ CARRIERS = {aten.flatten.using_ints, aten.view.default, aten.reshape.default}
 
 
 def by_hand(
-    module: nn.Module, example: Tensor, weight_bits: int = 8, act_bits: int = 8, signed: bool = True
+    module: nn.Module,
+    example: Tensor,
+    weight_bits: int = 8,
+    act_bits: int = 8,
+    signed: bool = True,
+    adds: bool = True,
 ) -> fx.GraphModule:
     """Capture and quantize; `signed` chooses symmetric weights, else asymmetric unsigned ones."""
+    consumers = CONSUMERS | RESIDUAL if adds else CONSUMERS
     graph = capture(module, example)
     ranges = observe(graph, example)
     for node in list(graph.graph.nodes):
@@ -30,7 +36,7 @@ def by_hand(
             put_weight(graph, node, Grid(weight_bits, signed=signed))
     done: dict[fx.Node, fx.Node] = {}
     for node in list(graph.graph.nodes):
-        if node.target in CONSUMERS:
+        if node.target in consumers:
             for source in [arg for arg in node.args[:2] if isinstance(arg, fx.Node)]:
                 put_activation(graph, node, source, ranges, Grid(act_bits), done)
     graph.graph.lint()

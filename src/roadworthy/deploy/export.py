@@ -38,8 +38,9 @@ def export_onnx(
             ``roadworthy::dequantize``; a float module is written as it is.
         example: one or more images; the batch is dynamic in the file.
         path: the ONNX file, replaced if it exists.
-        widen: let the runtime turn packed weights into bytes when it loads the file, which gives it
-            integer kernels below 8 bits; False dequantizes the packed codes directly.
+        widen: shape the file for CPU runtimes: packed weights become bytes when they load it, which
+            gives them integer kernels below 8 bits, and signed activations become unsigned. False
+            keeps types and codes as they are in `module` (for accelerators that read them so).
 
     Raises:
         BadModel: torch refuses the module, or a quantizer's grid has no place in ONNX.
@@ -62,7 +63,7 @@ def build(module: nn.Module, example: Float[Tensor, "b c h w"], widen: bool = Tr
     for node in list(graph):
         match node.op_identifier():
             case (domain, "FakeQuantize", _) if domain == DOMAIN:
-                emit_activation(node)
+                emit_activation(node, unsigned=widen)
             case (domain, "Dequantize", _) if domain == DOMAIN:
                 emit_weight(node, widen)
             case _:
@@ -70,6 +71,7 @@ def build(module: nn.Module, example: Float[Tensor, "b c h w"], widen: bool = Tr
     quantize_gemm_biases(graph)
     model.opset_imports.pop(DOMAIN, None)
     common.RemoveUnusedNodesPass()(model)
+    common.ClearMetadataAndDocStringPass()(model)
     graph.inputs[0].name = "images"
     graph.outputs[0].name = "logits"
     return model

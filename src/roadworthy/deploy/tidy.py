@@ -95,6 +95,8 @@ def quantize_gemm_biases(graph: ir.Graph) -> None:
 
 def _scale(value: ir.Value | None) -> Array | None:
     producer = None if value is None else value.producer()
+    while producer is not None and producer.op_type == "Reshape" and producer.inputs[0] is not None:
+        producer = producer.inputs[0].producer()
     if producer is None or producer.op_type != "DequantizeLinear":
         return None
     return array_of(producer.inputs[1], "a scale").astype(np.float64)

@@ -19,12 +19,12 @@ class Writer:
         assert isinstance(graph, ir.Graph)
         self._graph, self._place, self._stem = graph, place, stem
 
-    def constant(self, name: str, array: Array, dtype: ir.DataType | None = None) -> ir.Value:
+    def constant(self, name: str, array: Array) -> ir.Value:
         """An initialiser ``stem.name``, reused where one of that name exists."""
         full = f"{self._stem}.{name}"
         if full in self._graph.initializers:
             return self._graph.initializers[full]
-        tensor = ir.Tensor(np.ascontiguousarray(array), dtype=dtype, name=full)
+        tensor = ir.Tensor(np.asarray(array, order="C"), name=full)
         value = ir.Value(name=full, const_value=tensor)
         value.shape, value.type = tensor.shape, ir.TensorType(tensor.dtype)
         self._graph.register_initializer(value)
