@@ -74,6 +74,7 @@ def sample_run(seed: int = 0) -> Run:
         "float": {"metric": "top1", "value": 0.9164},
         "simulated": {"metric": "top1", "value": 0.9125, "ci": [0.894, 0.929]},
         "deployed": {"metric": "top1", "value": 0.9115},
+        "change": {"delta": -0.0049, "low": -0.0128, "high": 0.0029},
         "parity": {"agreement": 0.9990, "max_abs": 0.31, "mean_abs": 0.0042, "n": 1017},
         "units": [unit(f"layer{s}.{b}", rng) for s in (1, 2, 3) for b in range(3)],
         "layers": [layer(n, 8 if n in {"conv1", "fc"} else 4, rng) for n in all_names],
@@ -83,7 +84,7 @@ def sample_run(seed: int = 0) -> Run:
         "latency": {
             "float_ms": 2.31,
             "quantized_ms": 0.745,
-            "runtime settings": {"threads": 2, "provider": "CPUExecutionProvider"},
+            "settings": {"runtime": "onnxruntime 1.32.0", "threads": 2},
         },
         "seconds": 142.6,
         "peak_memory_mb": 1180.0,

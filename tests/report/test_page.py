@@ -17,6 +17,7 @@ HEADLINE = {
     "float": "91.6",
     "simulated": "91.2",
     "deployed": "91.1",
+    "change": "(−1.3 to +0.3)",
     "parity": "99.9 %",
     "latency": "3.1×",
     "files": "0.27×",

@@ -32,6 +32,7 @@ class Facts:
     bits: str
     metric: str
     scores: tuple[Score, ...]
+    paired: tuple[float, float] | None
     agreement: float | None
     images: int | None
     float_ms: float | None
@@ -74,6 +75,7 @@ def read_facts(tree: Tree, directory: Path) -> Facts:
         bits=bits(tree).upper(),
         metric=metric_name(tree),
         scores=_scores(tree),
+        paired=_paired(tree),
         agreement=tree.number("parity.agreement"),
         images=tree.count("parity.n"),
         float_ms=tree.number("latency.float_ms"),
@@ -94,9 +96,8 @@ def _scores(tree: Tree) -> tuple[Score, ...]:
     forms = ("float", "simulated", "deployed")
     values = {form: tree.number(f"{form}.value") for form in forms}
     if all(value is None for value in values.values()):
-        values = {tree.text("command.0") or "measured": tree.number("value")}
-    known = [value for value in values.values() if value is not None]
-    points = 100.0 if known and max(map(abs, known)) <= 1 else 1.0
+        values = {"measured": tree.number("value")}
+    points = points_per_unit(tree)
     counted = "accuracy" in metric_name(tree)
     n = judged(tree) if counted else None
     return tuple(
@@ -112,6 +113,13 @@ def _score(
     low, high = interval or wilson(value * points / 100, n) or (None, None)
     unit = points if interval else 100.0
     return Score(form, value * points, _times(low, unit), _times(high, unit))
+
+
+def points_per_unit(tree: Tree) -> float:
+    """100 where the metric is a share of images, 1 where it is in points already."""
+    paths = ("float.value", "simulated.value", "deployed.value", "value")
+    known = [value for path in paths if (value := tree.number(path)) is not None]
+    return 100.0 if known and max(map(abs, known)) <= 1 else 1.0
 
 
 def judged(tree: Tree) -> int | None:
@@ -148,6 +156,12 @@ def wilson(share: float, n: int | None) -> tuple[float, float] | None:
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _paired(tree: Tree) -> tuple[float, float] | None:
+    low, high = (tree.number(f"change.{end}") for end in ("low", "high"))
+    points = points_per_unit(tree)
+    return None if low is None or high is None else (low * points, high * points)
 
 
 def _times(value: float | None, factor: float) -> float | None:

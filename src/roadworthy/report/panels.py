@@ -91,6 +91,9 @@ def accuracy(facts: Facts, tree: Tree) -> Figure | None:
     n = judged(tree)
     note = f"{facts.metric[:1].upper()}{facts.metric[1:]}" + (f" on {n} images" if n else "")
     note += "; the line is the 95 % confidence interval." if bounded else "."
+    if facts.change is not None and facts.paired is not None:
+        low, high = map(words.signed, facts.paired)
+        note += f" Change on the same images: {words.signed(facts.change)} ({low} to {high})."
     return Figure(whiskers(rows), note, values=tuple(words.points(s.value) for s in facts.scores))
 
 

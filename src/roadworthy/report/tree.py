@@ -82,6 +82,8 @@ class Tree:
 
 
 def _leaves(value: object, prefix: str) -> list[tuple[str, str]]:
+    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        value = {str(i): item for i, item in enumerate(cast("list[object]", value), start=1)}
     if not isinstance(value, Mapping):
         return [] if value is None or not prefix else [(prefix, _written(value))]
     stem = f"{prefix}." if prefix else ""

@@ -87,12 +87,20 @@ def command_line(tree: Tree) -> str:
         "--data": data,
         "--eval": tree.first("config.data.evaluation", "config.eval", "config.evaluation"),
         "--bits": bits(tree) or None,
-        **{f"--{key}": setting(tree, key) for key in ("method", "effort", "iterations", "backend")},
+        **{f"--{key}": setting(tree, key) for key in ("method", "effort", "backend", "max_drop")},
+        "--iterations": None if setting(tree, "effort") else _steps(tree),
+        "--keep-8bit": ",".join(tree.texts("config.keep_8bit")),
+        "--blocks": ",".join(tree.texts("config.blocks")),
         "--seed": tree.text("seed"),
         "--out": tree.text("config.out"),
     }
-    typed = [f"{name} {quote(value)}" for name, value in options.items() if value]
+    typed = [f"{name.replace('_', '-')} {quote(value)}" for name, value in options.items() if value]
     return " ".join(["roadworthy", recorded, quote(model), *typed])
+
+
+def _steps(tree: Tree) -> str | None:
+    steps = tree.numbers("config.iterations")
+    return f"{steps[0]:.0f}" if steps else setting(tree, "iterations")
 
 
 def _subtitle(tree: Tree) -> str:
@@ -102,9 +110,11 @@ def _subtitle(tree: Tree) -> str:
 
 
 def _runtime(tree: Tree) -> str:
-    known = {"float_ms", "quantized_ms"}
-    leaves = [leaf for leaf in tree.leaves("latency") if leaf[0] not in known]
-    return ", ".join(f"{key.split('.')[-1]} {value}" for key, value in leaves)
+    name, threads = (
+        tree.first(f"latency.settings.{k}", f"latency.{k}") for k in ("runtime", "threads")
+    )
+    parts = [part for part in (name, f"{threads} threads" if threads else None) if part]
+    return ", ".join(parts)
 
 
 def _counted(ops: Sequence[str]) -> tuple[str, ...]:
@@ -113,11 +123,16 @@ def _counted(ops: Sequence[str]) -> tuple[str, ...]:
 
 def _origins(tree: Tree) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
     seed = [("seed", s)] if (s := tree.text("seed")) else []
+    settings = [leaf for leaf in tree.leaves("config") if not leaf[0].startswith("settings.")]
+    timed = ("float_ms", "quantized_ms")
+    runtime = [leaf for leaf in tree.leaves("latency") if leaf[0] not in timed]
     groups = (
-        ("Settings", [*tree.leaves("config"), *seed]),
+        ("Settings", [*settings, *seed]),
         ("Data", tree.leaves("data")),
         ("Host", tree.leaves("host")),
         ("Versions", tree.leaves("versions")),
-        ("Files", tree.leaves("files")),
+        ("Runtime", [(key.removeprefix("settings."), value) for key, value in runtime]),
+        ("Files", [*tree.leaves("files"), *tree.leaves("onnx")]),
+        ("Method", tree.leaves("config.settings")),
     )
     return tuple((name, tuple(rows)) for name, rows in groups if rows)
