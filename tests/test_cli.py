@@ -156,12 +156,14 @@ def test_a_run_in_words() -> None:
         "parity": {"agreement": 0.999, "n": 1000},
         "files": {"float_onnx_bytes": 4 * 2**20, "quantized_onnx_bytes": 2**20},
         "latency": {"float_ms": 8.0, "quantized_ms": 3.5},
+        "out": "out",
     }
     assert say("quantize", record).splitlines() == [
         "metric     float 90.00 %, simulated 89.00 %, deployed 88.95 %",
         "agreement  deployed is simulated on 99.90 % of 1000 images",
         "size       4.00 MiB -> 1.00 MiB",
         "speed      8.00 ms -> 3.50 ms",
+        "written    out",
     ]
     assert say("quantize", {}) == ""
     units = [{"name": "layer1.0", "layers": ["conv1", "conv2"]}, {"name": "fc", "layers": ["fc"]}]

@@ -4,6 +4,15 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
+    "quantize": "roadworthy.journey",
+    "QuantizedModel": "roadworthy.journey",
+    "load_quantized": "roadworthy.journey",
+    "MinMax": "roadworthy.compress.methods",
+    "Mse": "roadworthy.compress.methods",
+    "AdaRound": "roadworthy.compress.methods",
+    "BRECQ": "roadworthy.compress.methods",
+    "QDrop": "roadworthy.compress.methods",
+    "QDropPlus": "roadworthy.compress.methods",
     "load_model": "roadworthy.core.models",
     "LoadedModel": "roadworthy.core.models",
     "load_data": "roadworthy.core.data",
@@ -16,6 +25,9 @@ _HOMES = {
     "accuracy": "roadworthy.core.metrics",
     "agreement": "roadworthy.core.metrics",
     "RunRecord": "roadworthy.core.runs",
+    "export_onnx": "roadworthy.deploy.export",
+    "OrtPredictor": "roadworthy.deploy.runtimes",
+    "write_report": "roadworthy.report",
     "RoadworthyError": "roadworthy.errors",
     "BadInput": "roadworthy.errors",
 }

@@ -40,7 +40,7 @@ def _run(given: argparse.Namespace) -> Any:
             request = quantize_request(given)
             from roadworthy.journey import quantize_to_dir
 
-            return _plain(quantize_to_dir(request))
+            return {**_plain(quantize_to_dir(request)), "out": str(request.out)}
         case "evaluate":
             request = evaluate_request(given)
             from roadworthy.evaluate import evaluate

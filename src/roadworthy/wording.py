@@ -74,8 +74,7 @@ def _speed(result: dict[str, Any]) -> str:
 
 
 def _written(result: dict[str, Any]) -> str:
-    out = result.get("out") or result.get("report")
-    return f"written    {out}" if out else ""
+    return f"written    {result['out']}" if "out" in result else ""
 
 
 def _percent(share: float) -> str:
