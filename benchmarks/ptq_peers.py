@@ -76,7 +76,7 @@ ALL = (
         ("adaround",),
     ),
     Peer("nncf", ("nncf==3.4.0", "onnx", "onnxruntime==1.32.0"), ("ptq",)),
-    Peer("modelopt", ("nvidia-modelopt==0.47.0", "torch==2.15.0", "numpy"), ("max", "mse")),
+    Peer("modelopt", ("nvidia-modelopt==0.47.0", "torch==2.15.0", "numpy", "requests", "huggingface_hub"), ("max", "mse")),
 )
 
 
