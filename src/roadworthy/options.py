@@ -116,7 +116,7 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, metavar="N", help="images per reconstruction step")
     add("--calib-size", type=int, metavar="N", help="calibration images (all, 1024 at most)")
     add("--keep-8bit", default="first,last", metavar="LAYERS", help="first,last or none")
-    add("--backend", choices=get_args(BackendName), default="onnxruntime-cpu", help="who runs it")
+    add("--backend", choices=get_args(BackendName), help="who runs it (by the widths)")
     add("--blocks", default="", metavar="A,B", help="modules to reconstruct; see roadworthy blocks")
     add("--memory", default="4GB", metavar="SIZE", help="for activation caches (4GB)")
     add("--max-drop", type=float, metavar="POINTS", help="raise layers until the drop is smaller")

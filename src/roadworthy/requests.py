@@ -103,18 +103,22 @@ class DataChoice:
 class Scheme:
     """Which integers the model is written in: widths, exceptions, the runtime's placement rules.
 
+    Without `backend` the placement follows the widths: ``onnxruntime-cpu`` for 8-bit activations, for
+    which it has integer kernels, ``academic`` below.
+
     `max_drop` (points of the metric) lets accuracy-aware mixed precision raise layers; None is off.
     """
 
     weight_bits: int = 4
     act_bits: int = 4
     keep_8bit: tuple[Kept, ...] = ("first", "last")
-    backend: BackendName = "onnxruntime-cpu"
+    backend: BackendName | None = None
     max_drop: float | None = None
 
     def __post_init__(self) -> None:
         parse_bits(self.bits)
-        one_of("backend", self.backend, get_args(BackendName))
+        if self.backend is not None:
+            one_of("backend", self.backend, get_args(BackendName))
         if self.max_drop is not None and self.max_drop < 0:
             raise BadInput(f"--max-drop {self.max_drop} given; 0 or more points are allowed")
 

@@ -45,7 +45,13 @@ class _Quantize(torch.autograd.Function):
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, x: Tensor, scale: Tensor, keep: Tensor | None, low: float, high: float, levels: int
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        keep: Tensor | None,
+        low: float,
+        high: float,
+        levels: int,
     ) -> Tensor:
         ctx.divisor = (x.numel() * levels) ** 0.5  # LSQ's gradient scale
         steps = x / scale

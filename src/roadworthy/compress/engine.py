@@ -1,9 +1,8 @@
 """The walk over the units: ranges, passes, and the hand-over of inputs from unit to unit."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, fx
 
@@ -11,8 +10,10 @@ from roadworthy.compress.calibrate import in_batches, set_act_ranges, set_enable
 from roadworthy.compress.learn import Outcome, Samples, reconstruct
 from roadworthy.compress.methods import Method, Pass
 from roadworthy.compress.place import Quantizers, Widths, place
+from roadworthy.compress.resume import Finished
 from roadworthy.core.backends import Backend
 from roadworthy.core.extract import Part, extract, whole
+from roadworthy.core.memory import keep_freed_memory
 from roadworthy.core.units import Unit, partition
 
 
@@ -39,7 +40,9 @@ def part_of(task: Task, part: Part) -> fx.GraphModule:
     return extract(task.graph, part, task.quantizers.modules, task.quantizers.placement)
 
 
-def calibrate(task: Task, images: Float[Tensor, "n c h w"], method: Method, backend: Backend) -> None:
+def calibrate(
+    task: Task, images: Float[Tensor, "n c h w"], method: Method, backend: Backend
+) -> None:
     """Set all ranges from the float network (QDrop: on the first 256 images)."""
     set_weight_ranges(task.quantizers.modules.values(), method, backend.pair_limit)
     x = images[: method.range_images]
@@ -55,14 +58,25 @@ Progress = Callable[[str, int, int, float], None]
 """Unit's name, step, steps in all, loss."""
 
 
+@dataclass(frozen=True)
+class Run:
+    """What every pass of one run shares."""
+
+    seed: int = 0
+    finished: Finished = field(default_factory=lambda: Finished(None, {}))
+    progress: Progress | None = None
+    memory: int = 4 * 2**30
+
+
 def run_pass(
-    task: Task,
-    images: Float[Tensor, "n c h w"],
-    settings: Pass,
-    seed: int,
-    progress: Progress | None = None,
+    task: Task, images: Float[Tensor, "n c h w"], settings: Pass, run: Run, number: int = 0
 ) -> dict[str, Outcome]:
-    """Reconstruct unit after unit; outputs travel on, floating point and quantized."""
+    """Reconstruct unit after unit; outputs travel on, floating point and quantized.
+
+    A unit's randomness depends on the seed and its place alone, so a resumed run ends with the
+    same bits as an uninterrupted one.
+    """
+    keep_freed_memory()
     outcomes: dict[str, Outcome] = {}
     fp = quantized = images
     for index, (name, part, learns) in enumerate(_parts(task, settings)):
@@ -71,20 +85,25 @@ def run_pass(
         target = in_batches(module, fp)
         set_enabled(module, True)
         if learns:
-            outcomes[name] = reconstruct(
-                module,
-                Samples(fp, quantized, target),
-                settings,
-                seed + index,
-                None if progress is None else _reporter(progress, name, settings.iterations),
-            )
+            key = f"{number}-{index}"
+            known = run.finished.load(key, module)
+            if known is None:
+                report = _reporter(run.progress, name, settings.iterations)
+                seed = run.seed * 1_000_003 + number * 1009 + index
+                samples = Samples(fp, quantized, target)
+                outcomes[name] = reconstruct(module, samples, settings, seed, report)
+                run.finished.save(key, module, asdict(outcomes[name]))
+            else:
+                outcomes[name] = Outcome(**known)
         quantized = in_batches(module, quantized)
         fp = target
     return outcomes
 
 
-def _reporter(progress: Progress, name: str, total: int) -> Callable[[int, float], None]:
-    return lambda step, loss: progress(name, step, total, loss)
+def _reporter(
+    progress: Progress | None, name: str, total: int
+) -> Callable[[int, float], None] | None:
+    return None if progress is None else lambda step, loss: progress(name, step, total, loss)
 
 
 def _parts(task: Task, settings: Pass) -> list[tuple[str, Part, bool]]:
@@ -118,8 +137,3 @@ def _merge_pairs(units: Sequence[Unit]) -> tuple[Unit, ...]:
 def whole_model(task: Task) -> fx.GraphModule:
     """The quantized model, quantizers as modules."""
     return part_of(task, whole(task.graph)).eval()
-
-
-def seeded(seed: int) -> None:
-    """Fix torch's global generator, which initialisation elsewhere may read."""
-    torch.manual_seed(seed)

@@ -121,9 +121,7 @@ _WEIGHTS_ONLY = Pass(
 class AdaRound(Method):
     """Layer by layer, activations in floating point (arXiv 2004.10568; 10 000 steps)."""
 
-    passes: tuple[Pass, ...] = (
-        replace(_WEIGHTS_ONLY, scope="layer", iterations=10_000),
-    )
+    passes: tuple[Pass, ...] = (replace(_WEIGHTS_ONLY, scope="layer", iterations=10_000),)
 
 
 @dataclass(frozen=True)
@@ -134,9 +132,7 @@ class BRECQ(Method):
 
     passes: tuple[Pass, ...] = (
         _WEIGHTS_ONLY,
-        Pass(
-            iterations=5_000, rounding=None, keep_quantized_input=1.0, keep_quantized_inside=1.0
-        ),
+        Pass(iterations=5_000, rounding=None, keep_quantized_input=1.0, keep_quantized_inside=1.0),
     )
 
 
@@ -165,3 +161,21 @@ class QDropPlus(Method):
 
 EFFORT: dict[Effort, int] = {"quick": 500, "standard": 2_000, "paper": 20_000}
 """Steps per unit of each effort."""
+
+
+def with_iterations(method: Method, steps: int, batch_size: int | None = None) -> Method:
+    """`method` with `steps` per unit in its first pass, the later ones in proportion."""
+    if not method.passes:
+        return method
+    factor = steps / method.passes[0].iterations
+    return replace(
+        method,
+        passes=tuple(
+            replace(
+                settings,
+                iterations=max(1, round(settings.iterations * factor)),
+                batch_size=batch_size or settings.batch_size,
+            )
+            for settings in method.passes
+        ),
+    )

@@ -27,31 +27,37 @@ def inverse_soft_step(fraction: Tensor) -> Tensor:
 
 
 class _SoftRound(torch.autograd.Function):
-    """Soft-rounded weight; the backward pass adds the regulariser's gradient to V's."""
+    """Soft-rounded weight ``(base + h(V) * free) * s``.
+
+    `base` are the lower codes less the zero point, `free` is 0 where both neighbours fall on the
+    same end of the grid. The backward pass adds the regulariser's gradient to V's.
+    """
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, v: Tensor, scale: Tensor, floor: Tensor, limits: Tensor, pull: tuple[float, float]
+        ctx: Any, v: Tensor, scale: Tensor, base: Tensor, free: Tensor, pull: tuple[float, float]
     ) -> Tensor:
         h = torch.sigmoid(v).mul_(ZETA - GAMMA).add_(GAMMA)
-        codes = torch.clamp(floor + h.clamp(0, 1), limits[0], limits[1])
-        ctx.save_for_backward(h, codes, scale, floor, limits)
+        codes = torch.addcmul(base, h.clamp(0, 1), free)
+        ctx.save_for_backward(h, codes, scale, free)
         ctx.pull = pull
         return codes * scale
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        h, codes, scale, floor, limits = ctx.saved_tensors
+        h, codes, scale, free = ctx.saved_tensors
         strength, beta = ctx.pull
-        grad_scale = (grad * codes).sum_to_size(scale.shape)
-        inside = (floor >= limits[0]) & (floor < limits[1])
-        grad_h = grad * scale * inside
+        grad_scale = (grad * codes).sum_to_size(scale.shape) if ctx.needs_input_grad[1] else None
+        grad_h = (grad * scale).mul_(free)
         if strength > 0:
-            centred = 2 * h.clamp(0, 1) - 1
-            grad_h -= 2 * strength * beta * centred.sign() * centred.abs().pow(beta - 1)
-        share = (h - GAMMA) / (ZETA - GAMMA)
-        slope = (ZETA - GAMMA) * share * (1 - share) * ((h > 0) & (h < 1))
-        return grad_h * slope, grad_scale, None, None, None
+            centred = h.clamp(0, 1).mul_(2).sub_(1)
+            grad_h.sub_(
+                centred.abs().pow_(beta - 1).mul_(centred.sign_()), alpha=2 * strength * beta
+            )
+        # dh/dV = (h - gamma)(zeta - h) / (zeta - gamma), zero where h is clamped
+        slope = (h - GAMMA).mul_(ZETA - h).div_(ZETA - GAMMA)
+        slope = torch.ops.aten.hardtanh_backward(slope, h, 0.0, 1.0)
+        return grad_h.mul_(slope), grad_scale, None, None, None
 
 
 class WeightQuantizer(nn.Module):
@@ -77,6 +83,7 @@ class WeightQuantizer(nn.Module):
         self.register_buffer("base_scale", torch.ones(channels))
         self.register_buffer("zero_point", torch.zeros(channels))
         self.register_buffer("floor", torch.zeros_like(weight))
+        self.base = self.free = self.floor
         self.v = nn.Parameter(torch.zeros_like(weight))
         self.log_gain = nn.Parameter(torch.zeros(channels))
         self.weight: Tensor
@@ -100,6 +107,10 @@ class WeightQuantizer(nn.Module):
         starts at the float weight, held within the cell of the present code.
         """
         self.mode = kind or "hard"
+        zero = along(self.zero_point, self.axis, self.weight.ndim)
+        low = (self.floor + zero).clamp(self.grid.qmin, self.grid.qmax)
+        high = (self.floor + zero + 1).clamp(self.grid.qmin, self.grid.qmax)
+        self.base, self.free = low - zero, high - low
         if kind == "straight-through":
             steps = self.weight / along(self.scale.detach(), self.axis, self.weight.ndim)
             present = self.floor + self.rounded_up()
@@ -136,17 +147,16 @@ class WeightQuantizer(nn.Module):
             return self.weight
         ndim = self.weight.ndim
         zero, scale = (along(t, self.axis, ndim) for t in (self.zero_point, self.scale))
-        limits = torch.stack([self.grid.qmin - zero, self.grid.qmax - zero])
         match self.mode:
             case "hard":
                 return (self.codes().to(scale.dtype) - zero) * scale
             case "soft":
-                weight = _SoftRound.apply(self.v, scale, self.floor, limits, self.pull)
+                weight = _SoftRound.apply(self.v, scale, self.base, self.free, self.pull)
                 return cast(Tensor, weight)
             case "straight-through":
                 latent = self.floor + self.v
-                codes = torch.clamp(latent + (latent.round() - latent).detach(), *limits)
-                return codes * scale
+                rounded = latent + (latent.round() - latent).detach()
+                return torch.clamp(rounded, self.grid.qmin - zero, self.grid.qmax - zero) * scale
 
 
 class Bias(nn.Module):

@@ -1,0 +1,165 @@
+"""A captured model and calibration images in, a graph of integers out."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, fx
+
+from roadworthy.compress.engine import Run, Task, calibrate, prepare, run_pass, whole_model
+from roadworthy.compress.freeze import freeze
+from roadworthy.compress.learn import Outcome
+from roadworthy.compress.methods import Method
+from roadworthy.compress.place import Widths
+from roadworthy.compress.rounding import WeightQuantizer
+from roadworthy.core.backends import Backend
+from roadworthy.errors import BadData
+
+EDGES = 81
+"""Of the weight histograms in a record."""
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """The integer model and what is known about how it came to be."""
+
+    module: fx.GraphModule
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a model is to be compressed."""
+
+    method: Method
+    backend: Backend
+    widths: Widths
+    blocks: tuple[str, ...] = ()
+
+
+def compress(
+    graph: fx.GraphModule, images: Float[Tensor, "n c h w"], plan: Plan, run: Run | None = None
+) -> Compressed:
+    """Quantize a captured model.
+
+    Args:
+        graph: from `roadworthy.core.capture.capture`; not changed.
+        images: preprocessed calibration images.
+        plan: method, back end and widths.
+        run: seed, progress, and where finished units are kept.
+
+    Raises:
+        BadData: fewer images than a step needs.
+        BadInput: activations that are not finite.
+    """
+    task, outcomes = learn(graph, images, plan, run or Run())
+    model = whole_model(task)
+    return Compressed(freeze(model), _facts(task, outcomes))
+
+
+def learn(
+    graph: fx.GraphModule, images: Float[Tensor, "n c h w"], plan: Plan, run: Run
+) -> tuple[Task, Sequence[dict[str, Outcome]]]:
+    """Ranges and all passes of a method; the quantizers are still modules afterwards."""
+    _check_images(images, plan.method)
+    task = prepare(graph, plan.backend, plan.widths, plan.blocks)
+    for module in task.quantizers.modules.values():
+        module.to(images.device)
+    calibrate(task, images, plan.method, plan.backend)
+    shown = augmented(images, plan.method.augment, run.seed)
+    passes = enumerate(plan.method.passes)
+    return task, [run_pass(task, shown, settings, run, number) for number, settings in passes]
+
+
+def augmented(images: Tensor, copies: int, seed: int) -> Tensor:
+    """`images` followed by mirrored and shifted copies (an eighth of the side at most)."""
+    generator = torch.Generator().manual_seed(seed)
+    reach = images.shape[-1] // 8
+    parts = [images]
+    for number in range(copies):
+        changed = images.flip(-1) if number % 2 == 0 else images.clone()
+        if number > 0:
+            padded = torch.nn.functional.pad(changed, [reach] * 4, mode="reflect")
+            shifts = torch.randint(0, 2 * reach + 1, (len(images), 2), generator=generator)
+            height, width = images.shape[-2:]
+            changed = torch.stack(
+                [
+                    image[:, y : y + height, x : x + width]
+                    for image, (y, x) in zip(padded, shifts.tolist(), strict=True)
+                ]
+            )
+        parts.append(changed)
+    return torch.cat(parts)
+
+
+def _check_images(images: Tensor, method: Method) -> None:
+    needed = max((settings.batch_size for settings in method.passes), default=1)
+    if len(images) < needed:
+        raise BadData(
+            f"{len(images)} calibration images given and a step draws {needed}; "
+            "give more images or a smaller --batch-size"
+        )
+    if not bool(torch.isfinite(images).all()):
+        raise BadData("calibration images hold NaN or infinite values; check the preprocessing")
+
+
+def _facts(task: Task, outcomes: Sequence[dict[str, Outcome]]) -> dict[str, Any]:
+    units: list[dict[str, Any]] = []
+    for number, names in enumerate(outcomes):
+        for name, outcome in names.items():
+            loss = asdict(outcome)
+            units.append(
+                {
+                    "name": name,
+                    "pass": number,
+                    "loss_first": loss["first"],
+                    "loss_last": loss["last"],
+                    "seconds": loss["seconds"],
+                }
+            )
+    layers = [_layer_facts(task, index) for index in range(len(task.quantizers.layers))]
+    histograms = [found for layer in layers if (found := layer.pop("histogram")) is not None]
+    return {
+        "units": units,
+        "layers": layers,
+        "float_ops": [f"{name} x{n}" for name, n in task.quantizers.float_ops.items()],
+        "weight_histograms": histograms[:: max(1, len(histograms) // 6)],
+    }
+
+
+def _layer_facts(task: Task, index: int) -> dict[str, Any]:
+    layer = task.quantizers.layers[index]
+    modules = task.quantizers.modules
+    acts = [modules[name].grid.bits for name in layer.inputs]
+    facts: dict[str, Any] = {
+        "name": layer.name,
+        "op": str(layer.node.target).removeprefix("aten.").split(".")[0],
+        "weight_bits": None,
+        "act_bits": min(acts) if acts else None,
+        "histogram": None,
+    }
+    weight = modules[layer.weight] if layer.weight else None
+    if isinstance(weight, WeightQuantizer):
+        facts |= _weight_facts(layer.name, weight)
+    return facts
+
+
+@torch.no_grad()
+def _weight_facts(name: str, module: WeightQuantizer) -> dict[str, Any]:
+    fp, quantized = module.weight, module()
+    noise = (fp - quantized).square().sum().clamp(min=1e-30)
+    edges = torch.linspace(float(fp.min()), float(fp.max()), EDGES)
+    return {
+        "weight_bits": module.grid.bits,
+        "scheme": ("symmetric" if module.grid.signed else "asymmetric") + " per channel",
+        "weight_sqnr_db": float(10 * torch.log10(fp.square().sum() / noise)),
+        "numel": fp.numel(),
+        "histogram": {
+            "layer": name,
+            "edges": edges.tolist(),
+            "float_counts": torch.histogram(fp.cpu(), edges)[0].tolist(),
+            "quantized_counts": torch.histogram(quantized.detach().cpu(), edges)[0].tolist(),
+        },
+    }

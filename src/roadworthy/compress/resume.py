@@ -1,0 +1,63 @@
+"""What a long run keeps after every unit, so that a killed one goes on where it stood."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from roadworthy.core.runs import write_atomically
+
+
+class Finished:
+    """Learned quantizers of finished units in `folder`, valid for one fingerprint of the run.
+
+    A different fingerprint (other settings, model or images) empties the folder; None keeps nothing.
+    """
+
+    def __init__(self, folder: Path | None, fingerprint: Mapping[str, Any]) -> None:
+        self.folder = folder
+        if folder is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        stamp = json.dumps(fingerprint, sort_keys=True, default=str)
+        path = folder / "fingerprint.json"
+        if not path.is_file() or path.read_text() != stamp:
+            self.clear()
+            folder.mkdir(parents=True, exist_ok=True)
+            with write_atomically(path) as temporary:
+                temporary.write_text(stamp)
+
+    def load(self, key: str, unit: nn.Module) -> dict[str, float] | None:
+        """Restore `unit` and return what was recorded of it; None where it is not finished."""
+        path = self._path(key)
+        if path is None or not path.is_file():
+            return None
+        try:
+            with safe_open(path, "pt") as file:
+                facts = json.loads(file.metadata()["facts"])
+                unit.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        except (SafetensorError, RuntimeError, KeyError):
+            return None  # written by another version or damaged: learn the unit again
+        return facts
+
+    def save(self, key: str, unit: nn.Module, facts: Mapping[str, float]) -> None:
+        """Keep `unit`'s state and `facts` under `key`, whole or not at all."""
+        path = self._path(key)
+        if path is not None:
+            state = {name: value.detach().contiguous() for name, value in unit.state_dict().items()}
+            with write_atomically(path) as temporary:
+                save_file(state, temporary, {"facts": json.dumps(dict(facts))})
+
+    def clear(self) -> None:
+        """Forget everything."""
+        if self.folder is not None and self.folder.is_dir():
+            for file in self.folder.iterdir():
+                file.unlink()
+            self.folder.rmdir()
+
+    def _path(self, key: str) -> Path | None:
+        return self.folder / f"{key}.safetensors" if self.folder is not None else None

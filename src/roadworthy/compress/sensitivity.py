@@ -1,0 +1,43 @@
+"""What each layer's quantization costs by itself."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, fx
+
+from roadworthy.compress.calibrate import in_batches
+from roadworthy.compress.engine import Task, calibrate, prepare, whole_model
+from roadworthy.compress.place import Layer
+from roadworthy.compress.quantize import Plan
+
+IMAGES = 256
+
+
+@torch.no_grad()
+def sensitivity(
+    graph: fx.GraphModule, images: Float[Tensor, "n c h w"], plan: Plan
+) -> dict[str, float]:
+    """Cost of every layer at the plan's widths, dearest first.
+
+    One layer at a time is quantized, its weight and its inputs, by calibration alone; the cost is
+    the KL divergence of the logits from the float model's, averaged over the images, in nats.
+    """
+    task = prepare(graph, plan.backend, plan.widths, plan.blocks)
+    for module in task.quantizers.modules.values():
+        module.to(images.device)
+    calibrate(task, images, plan.method, plan.backend)
+    model, shown = whole_model(task), images[:IMAGES]
+    wanted = in_batches(graph, shown).log_softmax(-1)
+    costs = {layer.name: _cost(task, layer, model, shown, wanted) for layer in _layers(task)}
+    return dict(sorted(costs.items(), key=lambda item: -item[1]))
+
+
+def _layers(task: Task) -> tuple[Layer, ...]:
+    return task.quantizers.layers
+
+
+def _cost(task: Task, layer: Layer, model: fx.GraphModule, images: Tensor, wanted: Tensor) -> float:
+    on = {layer.weight, *layer.inputs}
+    for name, module in task.quantizers.modules.items():
+        module.enabled = name in on
+    got = in_batches(model, images).log_softmax(-1)
+    return float((wanted.exp() * (wanted - got)).sum(-1).mean())

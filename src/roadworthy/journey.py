@@ -1,0 +1,336 @@
+"""The whole way of a model: captured, compressed, exported, proven, recorded."""
+
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, fx, nn
+
+from roadworthy.compress.engine import Progress, Run, prepare, whole_model
+from roadworthy.compress.freeze import freeze
+from roadworthy.compress.methods import (
+    BRECQ,
+    EFFORT,
+    AdaRound,
+    Method,
+    MinMax,
+    Mse,
+    QDrop,
+    QDropPlus,
+    with_iterations,
+)
+from roadworthy.compress.mixed import compress_within
+from roadworthy.compress.place import Widths, place
+from roadworthy.compress.quantize import Plan, compress
+from roadworthy.compress.resume import Finished
+from roadworthy.core.backends import ACADEMIC, backend
+from roadworthy.core.capture import capture
+from roadworthy.core.data import Dataset, batches, join, load_data
+from roadworthy.core.images import Preprocess, preprocess_from
+from roadworthy.core.metrics import accuracy, correct, paired_bootstrap, wilson
+from roadworthy.core.models import LoadedModel, load_model
+from roadworthy.core.predict import TorchPredictor, predict, resolve_device
+from roadworthy.core.runs import RunRecord, peak_memory_mb, write_atomically
+from roadworthy.core.units import partition
+from roadworthy.deploy.export import export_onnx
+from roadworthy.deploy.latency import latencies
+from roadworthy.deploy.parity import AGREEMENT, assert_parity, compare
+from roadworthy.deploy.runtimes import OrtPredictor
+from roadworthy.deploy.store import fill, load_meaning, save_quantized
+from roadworthy.errors import BadData, BadInput
+from roadworthy.live import UnitProgress
+from roadworthy.requests import QuantizeRequest, Solver, parse_bits
+
+CALIBRATION_IMAGES = 1024
+PARITY_IMAGES = 1024
+
+
+@dataclass(frozen=True)
+class QuantizedModel:
+    """A quantized model: `module` simulates, `export` deploys, `record` tells how it came to be."""
+
+    module: fx.GraphModule
+    record: dict[str, Any]
+    example: Float[Tensor, "b c h w"]
+
+    def export(self, path: str | Path) -> dict[str, Any]:
+        """Write ONNX, compare it with the simulation on the calibration images, keep it if equal.
+
+        Integer kernels below 8 bits round the bias to the grid of their products; where that
+        shows, the file has the runtime decode the weights and compute in floating point instead.
+
+        Raises:
+            ParityError: the runtime disagrees on more than 0.5 % of them; nothing is written.
+        """
+        simulated = predict(TorchPredictor(self.module), self.example.split(64))
+        with write_atomically(Path(path)) as temporary:
+            for integer_kernels in (True, False):
+                facts = export_onnx(self.module, self.example[:2], temporary, integer_kernels)
+                deployed = predict(OrtPredictor(temporary), self.example.split(64))
+                found = compare(simulated, deployed)
+                if found.agreement >= AGREEMENT:
+                    break
+            assert_parity(found, self.module, temporary, self.example[:64])
+        return {**asdict(facts), "parity": found.to_dict(), "integer_kernels": integer_kernels}
+
+
+def quantize(
+    model: str | nn.Module,
+    batches: Iterable[Float[Tensor, "b c h w"]] | Float[Tensor, "n c h w"],
+    method: Method | None = None,
+    *,
+    backend_name: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> QuantizedModel:
+    """Quantize `model` on `batches` of preprocessed images.
+
+    Args:
+        model: a module in eval mode, or a model spec.
+        batches: images ``[b c h w]``, or all of them as one tensor.
+        method: by default `QDrop()` at 4 bits with the published settings.
+        backend_name: whose placement rules to follow; by default chosen by the widths.
+        seed: of every random choice.
+        progress: called now and then with unit, step, steps, loss.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+    >>> small = quantize(net, torch.rand(64, 3, 8, 8), Mse(8, 8))
+    >>> small.module(torch.rand(2, 3, 8, 8)).shape
+    torch.Size([2, 5])
+    """
+    method = method or QDrop()
+    images = batches if isinstance(batches, Tensor) else torch.cat(list(batches))
+    graph = capture(load_model(model).module, images[:1])
+    chosen = backend(backend_name, method.act_bits)
+    plan = Plan(method, chosen, Widths(method.weight_bits, method.act_bits))
+    done = compress(graph, images, plan, Run(seed, progress=progress))
+    return QuantizedModel(done.module, done.facts, images[:PARITY_IMAGES])
+
+
+def method_of(solver: Solver, weight_bits: int, act_bits: int) -> Method:
+    """The method that a request names, at its effort or number of steps."""
+    kinds: dict[str, type[Method]] = {
+        "minmax": MinMax,
+        "mse": Mse,
+        "adaround": AdaRound,
+        "brecq": BRECQ,
+        "qdrop": QDrop,
+        "qdrop-plus": QDropPlus,
+    }
+    method = kinds[solver.method](weight_bits, act_bits)
+    steps = solver.iterations or EFFORT[solver.effort]
+    return with_iterations(method, steps, solver.batch_size)
+
+
+def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
+    """Quantize, export, prove and record; what `roadworthy quantize` does.
+
+    ``request.out`` then holds model.onnx, model.safetensors with quantization.json, run.json and
+    report.html.
+
+    Raises:
+        BadInput: the model, the data or an option is not usable; the message says why.
+        ParityError: the exported file disagrees with the simulation.
+    """
+    from roadworthy.report import write_report
+
+    start = time.perf_counter()
+    out = _folder(request.out)
+    loaded = load_model(request.model)
+    preprocess = preprocess_from(request.data.preprocess, loaded.preprocess)
+    dataset, images, labels, skipped = _calibration(request, preprocess)
+    device = resolve_device(request.device)
+    graph = capture(loaded.module, images[:1]).to(device)
+    scheme = request.scheme
+    chosen = backend(scheme.backend, scheme.act_bits)
+    method = method_of(request.solver, scheme.weight_bits, scheme.act_bits)
+    widths = Widths(scheme.weight_bits, scheme.act_bits, tuple(scheme.keep_8bit))
+    plan = Plan(method, chosen, widths, request.solver.blocks)
+    config = _config(request, preprocess, chosen.name, method)
+    fingerprint = {**config, "sha256": dataset.sha256, "seed": request.seed}
+    finished = Finished(out / ".unfinished", fingerprint)
+    if not request.resume:
+        finished.clear()
+        finished = Finished(out / ".unfinished", fingerprint)
+    with UnitProgress(f"{request.solver.method} {scheme.bits}") as bar:
+        run = Run(request.seed, finished, bar.show, request.solver.memory)
+        if scheme.max_drop is None:
+            done = compress(graph, images.to(device), plan, run)
+        else:
+            done = compress_within(graph, images.to(device), labels, plan, run, scheme.max_drop)
+    module = done.module.cpu()
+    numbers = _deploy(module, graph.cpu(), images, out)
+    numbers |= _judge(request, loaded, module, preprocess, out)
+    meaning = {**config, "input_shape": list(images.shape[1:]), "layers": done.facts["layers"]}
+    save_quantized(module, meaning | {"raised": done.facts.get("raised_to_8bit", [])}, out)
+    record = RunRecord(
+        "quantize",
+        config,
+        request.seed,
+        {"calibration": _identity(dataset, skipped), **numbers.pop("data")},
+        {
+            **done.facts,
+            **numbers,
+            "seconds": time.perf_counter() - start,
+            "peak_memory_mb": peak_memory_mb(),
+        },
+    )
+    record.save(out / "run.json")
+    write_report([out], out / "report.html")
+    finished.clear()
+    return record
+
+
+def _folder(out: Path) -> Path:
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"--out {out} is a file; give a folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--out {out} cannot be made: {error.strerror}; choose another") from error
+    return out
+
+
+def _calibration(
+    request: QuantizeRequest, preprocess: Preprocess
+) -> tuple[Dataset, Tensor, Tensor, int]:
+    dataset = load_data(request.data.calibration)
+    wanted = request.data.calib_size or min(CALIBRATION_IMAGES, len(dataset))
+    if wanted < len(dataset):
+        dataset = dataset.subset(wanted, request.seed)
+    elif wanted > len(dataset):
+        raise BadData(
+            f"--calib-size {wanted} given and {dataset.spec} holds {len(dataset)} images; "
+            "give more images or a smaller --calib-size"
+        )
+    parts = batches(dataset, preprocess, 64, request.data.skip_bad, "reading calibration images")
+    images, labels = join(parts)
+    return dataset, images, labels, len(parts.skipped)
+
+
+def _config(
+    request: QuantizeRequest, preprocess: Preprocess, backend_name: str, method: Method
+) -> dict[str, Any]:
+    return {
+        "model": request.model,
+        "data": request.data.calibration,
+        "eval": request.data.evaluation,
+        "bits": request.scheme.bits,
+        "keep_8bit": list(request.scheme.keep_8bit),
+        "max_drop": request.scheme.max_drop,
+        "method": request.solver.method,
+        "effort": request.solver.effort if request.solver.iterations is None else None,
+        "iterations": [p.iterations for p in method.passes],
+        "backend": backend_name,
+        "blocks": list(request.solver.blocks),
+        "settings": asdict(method),
+        "preprocess": preprocess.to_dict(),
+    }
+
+
+def _identity(dataset: Dataset, skipped: int) -> dict[str, Any]:
+    return {
+        "spec": dataset.spec,
+        "sha256": dataset.sha256,
+        "n": len(dataset) - skipped,
+        "skipped": skipped,
+    }
+
+
+def _deploy(module: nn.Module, graph: nn.Module, images: Tensor, out: Path) -> dict[str, Any]:
+    """Write model.onnx once it agrees with the simulation; size and speed against float."""
+    quantized = QuantizedModel(module, {}, images[:PARITY_IMAGES])  # pyright: ignore[reportArgumentType]
+    facts = quantized.export(out / "model.onnx")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "float.onnx"
+        written = export_onnx(graph, images[:2], path)
+        low = OrtPredictor(out / "model.onnx")
+        timed = latencies({"float": OrtPredictor(path), "quantized": low}, images[:1])
+    return {
+        "parity": facts["parity"],
+        "onnx": {"opset": facts["opset"], "ops": facts["ops"]},
+        "files": {
+            "float_onnx_bytes": written.bytes,
+            "quantized_onnx_bytes": facts["bytes"],
+        },
+        "latency": {
+            "float_ms": timed["float"]["median_ms"],
+            "quantized_ms": timed["quantized"]["median_ms"],
+            "detail": timed,
+            "settings": low.settings,
+        },
+    }
+
+
+def _judge(
+    request: QuantizeRequest,
+    loaded: LoadedModel,
+    module: nn.Module,
+    preprocess: Preprocess,
+    out: Path,
+) -> dict[str, Any]:
+    """Accuracy of the float, the simulated and the deployed model on the evaluation images."""
+    if request.data.evaluation is None:
+        return {"data": {}}
+    dataset = load_data(request.data.evaluation).labelled()
+    parts = batches(dataset, preprocess, 64, request.data.skip_bad, "judging")
+    images, labels = join(parts)
+    forms = {
+        "float": TorchPredictor(loaded.module, "float"),
+        "simulated": TorchPredictor(module, "simulated"),
+        "deployed": OrtPredictor(out / "model.onnx"),
+    }
+    answers = {name: predict(form, images.split(64)) for name, form in forms.items()}
+    found: dict[str, Any] = {name: _score(a, labels) for name, a in answers.items()}
+    fp, low = (correct(answers[name], labels) for name in ("float", "deployed"))
+    found["change"] = paired_bootstrap(fp, low, request.seed)._asdict()
+    return {**found, "data": {"eval": _identity(dataset, len(parts.skipped))}}
+
+
+def _score(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> dict[str, Any]:
+    low, high = wilson(correct(logits, labels))
+    return {"metric": "top1", "value": accuracy(logits, labels), "ci": [low, high]}
+
+
+def load_quantized(folder: str | Path) -> fx.GraphModule:
+    """The simulated model that `quantize_to_dir` left in `folder`, bit for bit.
+
+    The structure comes from capturing the model that its quantization.json names once more, all
+    numbers from its model.safetensors.
+    """
+    folder = Path(folder)
+    meaning = load_meaning(folder)
+    module = load_model(meaning["model"]).module
+    graph = capture(module, torch.zeros(1, *meaning["input_shape"]))
+    weight_bits, act_bits = parse_bits(meaning["bits"])
+    raised = dict.fromkeys(meaning["raised"], 8)
+    widths = Widths(weight_bits, act_bits, tuple(meaning["keep_8bit"]), raised)
+    chosen = backend(meaning["backend"], act_bits)
+    frozen = freeze(whole_model(prepare(graph, chosen, widths, meaning["blocks"])))
+    fill(frozen, folder)
+    return frozen
+
+
+def list_blocks(model: str, image_size: int | None = None) -> list[dict[str, Any]]:
+    """The units that reconstruction would work on, with their layers."""
+    loaded = load_model(model)
+    channels, height, width = loaded.input_shape or (3, 32, 32)
+    side = (image_size, image_size) if image_size else (height, width)
+    graph = capture(loaded.module, torch.zeros(1, channels, *side))
+    quantizers = place(graph, ACADEMIC, Widths(8, 8))
+    names = {layer.node: layer.name for layer in quantizers.layers}
+    units = partition(graph, quantizers.placement.activations)
+    return [
+        {
+            "name": unit.name,
+            "layers": [names[node] for node in unit.layers if node in names],
+            "output": [int(size) for size in unit.exit.meta["val"].shape[1:]],
+        }
+        for unit in units
+        if unit.layers
+    ]
