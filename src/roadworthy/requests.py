@@ -103,8 +103,8 @@ class DataChoice:
 class Scheme:
     """Which integers the model is written in: widths, exceptions, the runtime's placement rules.
 
-    Without `backend` the placement follows the widths: ``onnxruntime-cpu`` for 8-bit activations, for
-    which it has integer kernels, ``academic`` below.
+    Without `backend` the placement follows the widths: ``onnxruntime-cpu`` for 8-bit activations,
+    for which it has integer kernels, ``academic`` below.
 
     `max_drop` (points of the metric) lets accuracy-aware mixed precision raise layers; None is off.
     """

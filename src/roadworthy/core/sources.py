@@ -1,4 +1,4 @@
-"""Where images come from: files, a store of JPEGs, an array; content by index."""
+"""Where images come from, files, a store of JPEGs, an array, and how they are decoded."""
 
 import io
 from collections.abc import Sequence
