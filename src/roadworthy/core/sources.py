@@ -101,8 +101,8 @@ class JpegStore:
         if not consistent:
             raise BadData(
                 f"{self.path}: {len(self.labels)} labels and {len(self.offset)} offsets into "
-                f"{len(self.jpeg)} {self.jpeg.dtype} do not go together; n integer labels need n + 1 "
-                "rising integer offsets into uint8"
+                f"{len(self.jpeg)} {self.jpeg.dtype} do not go together; n integer labels "
+                "need n + 1 rising integer offsets into uint8"
             )
 
     def __len__(self) -> int:
