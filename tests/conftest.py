@@ -4,12 +4,17 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # As PEP 484 has it, an int is good where a float is asked for.
 install_import_hook(
     "roadworthy", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 )
+
+# A slow machine is no failure.
+settings.register_profile("roadworthy", deadline=None, max_examples=50)
+settings.load_profile("roadworthy")
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,9 @@ from roadworthy.compress.rounding import Bias, WeightQuantizer
 class Samples:
     """What a unit learns from, first axis the images: its inputs and its wanted output."""
 
-    fp: Float[Tensor, "n *s"]
-    quantized: Float[Tensor, "n *s"]
-    target: Float[Tensor, "n *r"]
+    fp: Float[Tensor, " n *s"]
+    quantized: Float[Tensor, " n *s"]
+    target: Float[Tensor, " n *r"]
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,11 @@ def _prepare(
             case ActQuantizer():
                 module.generator = generator
                 module.keep_quantized = settings.keep_quantized_inside
-                rate = act.lr * (float(module.scale) if act.relative else 1.0) if act else None
+                rate = (
+                    act.lr * (float(module.scale.detach()) if act.relative else 1.0)
+                    if act
+                    else None
+                )
                 learn(module.scale, rate, True)
             case Bias():
                 learn(module.bias, settings.bias_lr, True)

@@ -44,6 +44,10 @@ class ActScale:
     lr: float = 4e-5
     relative: bool = False
 
+    def rate(self, scale: float) -> float:
+        """Adam's rate for a step of size `scale`."""
+        return self.lr * scale if self.relative else self.lr
+
 
 @dataclass(frozen=True)
 class Pass:

@@ -44,10 +44,8 @@ def compress_within(
         raised = dict.fromkeys(list(order)[:count], 8)
         chosen = replace(plan, widths=replace(plan.widths, raised=raised))
         done = compress(graph, seen, chosen, replace(run, finished=Finished(None, {})))
-        done.facts |= {
-            "raised_to_8bit": list(raised),
-            "sensitivity": [{"layer": name, "drop": cost} for name, cost in order.items()],
-        }
+        done.facts["raised_to_8bit"] = list(raised)
+        done.facts["sensitivity"] = [{"layer": k, "drop": cost} for k, cost in order.items()]
         return _drop(in_batches(done.module, unseen).argmax(1), wanted, answers), done
 
     low, high = 0, len(order)

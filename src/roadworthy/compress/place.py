@@ -190,9 +190,9 @@ def _float_ops(graph: fx.GraphModule, placement: Placement) -> dict[str, int]:
             continue
         inputs = [_source(arg) for arg in node.all_input_nodes]
         integer = node in placement.activations or node.target is aten.add.Tensor
-        if node.target in LAYERS or integer:
-            if all(source in placement.activations for source in inputs):
-                continue
+        fed = all(source in placement.activations for source in inputs)
+        if fed and (node.target in LAYERS or integer):
+            continue
         name = str(node.target).removeprefix("aten.")
         counts[name] = counts.get(name, 0) + 1
     return counts

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, fx
 
+from roadworthy.compress.activation import ActQuantizer
 from roadworthy.compress.engine import Run, Task, calibrate, prepare, run_pass, whole_model
 from roadworthy.compress.freeze import freeze
 from roadworthy.compress.learn import Outcome
@@ -132,7 +133,7 @@ def _facts(task: Task, outcomes: Sequence[dict[str, Outcome]]) -> dict[str, Any]
 def _layer_facts(task: Task, index: int) -> dict[str, Any]:
     layer = task.quantizers.layers[index]
     modules = task.quantizers.modules
-    acts = [modules[name].grid.bits for name in layer.inputs]
+    acts = [m.grid.bits for m in map(modules.get, layer.inputs) if isinstance(m, ActQuantizer)]
     facts: dict[str, Any] = {
         "name": layer.name,
         "op": str(layer.node.target).removeprefix("aten.").split(".")[0],

@@ -58,7 +58,7 @@ def from_limits(
         scale = torch.maximum(-low, high) / grid.qmax
         return scale.clamp(min=1e-8), torch.zeros_like(scale)
     scale = ((high - low) / grid.qmax).clamp(min=1e-8)
-    return scale, torch.round(-low / scale).clamp(grid.qmin, grid.qmax)
+    return scale, torch.round(low.abs() / scale).clamp(grid.qmin, grid.qmax)
 
 
 def weight_range(

@@ -15,7 +15,8 @@ from roadworthy.core.runs import write_atomically
 class Finished:
     """Learned quantizers of finished units in `folder`, valid for one fingerprint of the run.
 
-    A different fingerprint (other settings, model or images) empties the folder; None keeps nothing.
+    A different fingerprint (other settings, model or images) empties the folder; None for the
+    folder keeps nothing.
     """
 
     def __init__(self, folder: Path | None, fingerprint: Mapping[str, Any]) -> None:

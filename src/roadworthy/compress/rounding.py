@@ -155,8 +155,9 @@ class WeightQuantizer(nn.Module):
                 return cast(Tensor, weight)
             case "straight-through":
                 latent = self.floor + self.v
-                rounded = latent + (latent.round() - latent).detach()
-                return torch.clamp(rounded, self.grid.qmin - zero, self.grid.qmax - zero) * scale
+                codes = latent.detach().round()
+                codes = codes.clamp(self.grid.qmin - zero, self.grid.qmax - zero)
+                return (latent + (codes - latent).detach()) * scale
 
 
 class Bias(nn.Module):

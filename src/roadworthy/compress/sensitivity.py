@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, fx
 
-from roadworthy.compress.calibrate import in_batches
+from roadworthy.compress.calibrate import in_batches, set_enabled
 from roadworthy.compress.engine import Task, calibrate, prepare, whole_model
 from roadworthy.compress.place import Layer
 from roadworthy.compress.quantize import Plan
@@ -27,17 +27,14 @@ def sensitivity(
     calibrate(task, images, plan.method, plan.backend)
     model, shown = whole_model(task), images[:IMAGES]
     wanted = in_batches(graph, shown).log_softmax(-1)
-    costs = {layer.name: _cost(task, layer, model, shown, wanted) for layer in _layers(task)}
+    layers = task.quantizers.layers
+    costs = {layer.name: _cost(task, layer, model, shown, wanted) for layer in layers}
     return dict(sorted(costs.items(), key=lambda item: -item[1]))
-
-
-def _layers(task: Task) -> tuple[Layer, ...]:
-    return task.quantizers.layers
 
 
 def _cost(task: Task, layer: Layer, model: fx.GraphModule, images: Tensor, wanted: Tensor) -> float:
     on = {layer.weight, *layer.inputs}
     for name, module in task.quantizers.modules.items():
-        module.enabled = name in on
+        set_enabled(module, name in on)
     got = in_batches(model, images).log_softmax(-1)
     return float((wanted.exp() * (wanted - got)).sum(-1).mean())

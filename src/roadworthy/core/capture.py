@@ -33,7 +33,7 @@ _FUNCTIONAL: dict[Any, Any] = {
 _IDLE = {aten.dropout.default, aten.dropout_.default, aten.feature_dropout.default}
 
 
-def capture(module: nn.Module, example: Float[Tensor, "b *s"]) -> fx.GraphModule:
+def capture(module: nn.Module, example: Float[Tensor, " b *s"]) -> fx.GraphModule:
     """Capture `module` in eval mode as a graph whose first dimension is dynamic.
 
     Args:
@@ -132,11 +132,12 @@ def _open_attention(graph: fx.GraphModule) -> None:
     for node in list(graph.graph.nodes):
         if node.target is not aten.scaled_dot_product_attention.default:
             continue
-        query, key, value, mask, _, causal = [*node.args, None, 0.0, False][:6]
-        mask = node.kwargs.get("attn_mask", mask) if len(node.args) < 4 else mask
+        given: list[Any] = list(node.args)
+        query, key, value, mask, _, causal = [*given, None, 0.0, False][:6]
+        mask = node.kwargs.get("attn_mask", mask) if len(given) < 4 else mask
         if causal or node.kwargs.get("is_causal") or node.kwargs.get("enable_gqa"):
             continue
-        head = query.meta["val"].shape[-1]
+        head = int(node.all_input_nodes[0].meta["val"].shape[-1])
         scale = node.kwargs.get("scale") or float(head) ** -0.5
         with graph.graph.inserting_before(node):
             result = _attention(graph, node, (query, key, value, mask), scale)

@@ -47,14 +47,15 @@ def fold_batch_norm(graph: fx.GraphModule) -> None:
 
 def _fold(graph: fx.GraphModule, layer: fx.Node, norm: fx.Node, weight: Tensor) -> None:
     gain, shift, mean, variance = (attribute(graph, arg) for arg in norm.args[1:5])
-    assert mean is not None and variance is not None
+    assert mean is not None
+    assert variance is not None
     bias = attribute(graph, layer.args[2]) if len(layer.args) > 2 else None
     factor = (variance.double() + float(norm.args[7])).rsqrt()  # pyright: ignore[reportArgumentType]
     factor = factor if gain is None else factor * gain.double()
     base = torch.zeros_like(mean) if bias is None else bias
     folded = weight.double() * factor.view(-1, *[1] * (weight.ndim - 1))
     offset = (base.double() - mean.double()) * factor + (0.0 if shift is None else shift.double())
-    target = str(layer.args[1].target)  # pyright: ignore
+    target = str(layer.all_input_nodes[1].target)
     with graph.graph.inserting_before(layer):
         new_weight = graph.graph.get_attr(add_buffer(graph, target, folded.to(weight.dtype)))
         new_bias = graph.graph.get_attr(

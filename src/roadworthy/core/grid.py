@@ -94,9 +94,9 @@ def _(x: Tensor, scale: Tensor, zero_point: Tensor, qmin: int, qmax: int) -> Ten
 
 @torch.library.custom_op("roadworthy::dequantize", mutates_args=())
 def dequantize(codes: Tensor, scale: Tensor, zero_point: Tensor, axis: int, bits: int) -> Tensor:
-    """Floats of integer `codes`; `scale` ``[c]`` float and `zero_point` ``[c]`` of the codes' type.
+    """Floats of integer `codes`; `scale` ``[c]`` and `zero_point` ``[c]``, of the codes' type.
 
-    `bits` is the grid's width: the emitter stores the codes in the smallest container that holds it.
+    `bits` is the grid's width: the emitter stores the codes in the smallest container for it.
     """
     zero = along(zero_point.to(scale.dtype), axis, codes.ndim)
     return (codes.to(scale.dtype) - zero) * along(scale, axis, codes.ndim)

@@ -81,11 +81,10 @@ def data_nodes(graph: fx.GraphModule) -> list[fx.Node]:
     """Nodes that hold activations: everything that depends on the input and is no plain number."""
     found: dict[fx.Node, None] = {}
     for node in graph.graph.nodes:
-        if node.op == "placeholder" or any(source in found for source in node.all_input_nodes):
-            if node.op != "output" and not isinstance(
-                node.meta.get("val"), torch.SymInt | int | float | bool
-            ):
-                found[node] = None
+        plain = isinstance(node.meta.get("val"), torch.SymInt | int | float | bool)
+        fed = node.op == "placeholder" or any(s in found for s in node.all_input_nodes)
+        if fed and not plain and node.op != "output":
+            found[node] = None
     return list(found)
 
 
@@ -129,7 +128,9 @@ def _chosen_paths(segments: list[Segment], blocks: Sequence[str]) -> list[str]:
     whole = {path for path, layers in inside.items() if _single_entry(segments, layers)}
     for path in blocks:
         if path not in whole:
-            why = "has more than one way in or out" if path in inside else "is no module with layers"
+            why = (
+                "has more than one way in or out" if path in inside else "is no module with layers"
+            )
             raise BadModel(f"block {path!r} {why}; see `roadworthy blocks MODEL` for the choice")
     if blocks:
         return list(blocks)
