@@ -21,6 +21,7 @@ from roadworthy.compress.quantize import Plan, compress
 from roadworthy.core.backends import ONNXRUNTIME_CPU
 from roadworthy.core.capture import capture
 from roadworthy.core.predict import TorchPredictor
+from roadworthy.deploy.bias import snap_biases
 from roadworthy.deploy.export import export_onnx
 from roadworthy.deploy.latency import latencies
 from roadworthy.deploy.parity import parity
@@ -51,6 +52,7 @@ def compare(name: str, module: nn.Module, arguments: argparse.Namespace) -> None
     bits = arguments.bits
     plan = Plan(MinMax(bits, bits), ONNXRUNTIME_CPU, Widths(bits, bits))
     quantized = compress(capture(module, images), images, plan).module
+    snap_biases(quantized)
     with TemporaryDirectory() as folder:
         files = {"fp32": Path(folder, "fp32.onnx"), "quantized": Path(folder, "quantized.onnx")}
         export_onnx(module, images, files["fp32"])

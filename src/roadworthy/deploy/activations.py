@@ -59,7 +59,8 @@ def _absorb_clip(node: ir.Node) -> tuple[ir.Value, float, float]:
     source = node.inputs[0]
     assert source is not None
     maker = source.producer()
-    if maker is None or len(source.uses()) != 1 or source.is_graph_output():
+    others = [user for user in source.consumers() if user.op_type != "FakeQuantize"]
+    if maker is None or others or source.is_graph_output():
         return source, -np.inf, np.inf
     inner = maker.inputs[0] if maker.inputs else None
     bounds = _bounds(maker)

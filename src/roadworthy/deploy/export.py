@@ -1,7 +1,7 @@
 """A quantized module becomes an ONNX file with integer weights, or nothing at all."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,14 +60,10 @@ def build(module: nn.Module, example: Float[Tensor, "b c h w"], widen: bool = Tr
         model = translate(module, example)
     graph = model.graph
     before_quantizers(graph)
-    for node in list(graph):
-        match node.op_identifier():
-            case (domain, "FakeQuantize", _) if domain == DOMAIN:
-                emit_activation(node, unsigned=widen)
-            case (domain, "Dequantize", _) if domain == DOMAIN:
-                emit_weight(node, widen)
-            case _:
-                pass
+    for node in _placeholders(graph, "Dequantize"):
+        emit_weight(node, widen)
+    for node in _placeholders(graph, "FakeQuantize"):
+        emit_activation(node, unsigned=widen)
     quantize_gemm_biases(graph)
     model.opset_imports.pop(DOMAIN, None)
     common.RemoveUnusedNodesPass()(model)
@@ -77,8 +73,12 @@ def build(module: nn.Module, example: Float[Tensor, "b c h w"], widen: bool = Tr
     return model
 
 
+def _placeholders(graph: ir.Graph, name: str) -> list[ir.Node]:
+    return [node for node in graph if node.domain == DOMAIN and node.op_type == name]
+
+
 @contextmanager
-def atomically(path: Path) -> Iterator[Path]:
+def atomically(path: Path) -> Generator[Path]:
     """A path to write to that becomes `path` when the block ends well and vanishes otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")

@@ -103,9 +103,7 @@ def relative_error(wanted: Tensor, got: Tensor) -> float:
     return round(float((wanted - got).norm()) / norm, 6)
 
 
-def _first_bad(
-    simulated: dict[str, Tensor], found: dict[str, Tensor]
-) -> tuple[str, float] | None:
+def _first_bad(simulated: dict[str, Tensor], found: dict[str, Tensor]) -> tuple[str, float] | None:
     """The first value off by 2 % and by a tenth of the worst: rounding ties drift below that."""
     errors = {name: relative_error(simulated[name], value) for name, value in found.items()}
     limit = max([_SMALL, *(_SHARE * error for error in errors.values() if error < float("inf"))])

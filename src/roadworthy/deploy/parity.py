@@ -28,9 +28,10 @@ class Parity:
         return asdict(self)
 
 
-def compare(simulated: Float[Tensor, "n k"], deployed: Float[Tensor, "n k"]) -> Parity:
+def compare(simulated: Float[Tensor, "n k"], deployed: Float[Tensor, "m k"]) -> Parity:
     """Parity of two sets of logits of the same images.
 
+    >>> import torch
     >>> compare(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[0.5, 1.0], [0.0, 1.0]]))
     Parity(agreement=0.5, max_abs=1.0, mean_abs=0.625, n=2)
     """
@@ -41,13 +42,11 @@ def compare(simulated: Float[Tensor, "n k"], deployed: Float[Tensor, "n k"]) -> 
         )
     gap = (simulated - deployed).abs()
     same = simulated.argmax(1) == deployed.argmax(1)
-    return Parity(
-        float(same.float().mean()), float(gap.max()), float(gap.mean()), len(simulated)
-    )
+    return Parity(float(same.float().mean()), float(gap.max()), float(gap.mean()), len(simulated))
 
 
 def parity(
-    simulated: Predictor, deployed: Predictor, images: Iterable[Float[Tensor, "b c h w"]]
+    simulated: Predictor, deployed: Predictor, images: Iterable[Float[Tensor, "_ c h w"]]
 ) -> Parity:
     """Parity of two predictors on batches of `images`."""
     batches = list(images)

@@ -69,9 +69,7 @@ class OpenVinoPredictor:
         try:
             import openvino
         except ImportError as error:
-            raise BadInput(
-                "OpenVINO is not installed; pip install roadworthy[openvino]"
-            ) from error
+            raise BadInput("OpenVINO is not installed; pip install roadworthy[openvino]") from error
         check_file(path)
         options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
@@ -108,9 +106,7 @@ def in_batches(run: Any, images: Float[Tensor, "b c h w"], batch: int | None) ->
     images = images.float().contiguous()
     if batch is None:
         return run(images)
-    parts = [
-        run(_pad(part, batch))[: len(part)].clone() for part in torch.split(images, batch)
-    ]
+    parts = [run(_pad(part, batch))[: len(part)].clone() for part in torch.split(images, batch)]
     return torch.cat(parts)
 
 

@@ -3,11 +3,12 @@
 * Flatten -> Reshape: quantizers are carried across Reshape, not across Flatten (a classifier behind
   pool, quantizer, flatten stays in floating point otherwise);
 * ReduceMean over height and width -> GlobalAveragePool, which has an integer kernel;
-* the bias of a quantized Gemm -> int32 at input scale times weight scale: QGemm with a float output
-  is chosen only then. Convolution biases stay float: the runtime rounds them to the same grid;
-* that rounding overflows where BatchNorm left a channel almost no weight and a bias (MobileNetV2 and
-  zero-initialised residuals have such): its weight scale is raised to what the bias needs, at which
-  what rounds away is below 1e-9 of the bias per product.
+* the bias of a quantized Gemm -> int32 at input scale times weight scale: QGemm with a float
+  output is chosen only then. Convolution biases stay float: the runtime rounds them to the same
+  grid, on which `bias.snap_biases` has put them;
+* that rounding overflows where BatchNorm left a channel almost no weight and a bias (MobileNetV2
+  and zero-initialised residuals have such): its weight scale is raised to what the bias needs, at
+  which what rounds away is below 1e-6 of the bias per product.
 """
 
 import numpy as np
@@ -94,6 +95,7 @@ def quantize_gemm_biases(graph: ir.Graph) -> None:
 
 
 def _scale(value: ir.Value | None) -> Array | None:
+    """Scale of what is dequantized to `value`; None where it is not."""
     producer = None if value is None else value.producer()
     while producer is not None and producer.op_type == "Reshape" and producer.inputs[0] is not None:
         producer = producer.inputs[0].producer()

@@ -62,13 +62,15 @@ def narrowest(graph: fx.Graph) -> int:
     return min((Grid(each).container_bits for each in bits), default=8)
 
 
-def dynamic_export(module: nn.Module, example: Float[Tensor, "b *s"]) -> torch.export.ExportedProgram:
+def dynamic_export(
+    module: nn.Module, example: Float[Tensor, "b c h w"]
+) -> torch.export.ExportedProgram:
     """`module` as a program whose batch is dynamic; ONNX values are called like its nodes."""
     sample = torch.cat([example[:1]] * 2)
     return torch.export.export(module, (sample,), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
 
-def translate(module: nn.Module, example: Float[Tensor, "b *s"]) -> ir.Model:
+def translate(module: nn.Module, example: Float[Tensor, "b c h w"]) -> ir.Model:
     """ONNX graph of `module` with a dynamic batch, at the lowest opset that holds its weights.
 
     Raises:

@@ -34,8 +34,7 @@ _CONTAINERS = {
     ("int8", 2): np.dtype(ml_dtypes.int2),
     ("uint8", 2): np.dtype(ml_dtypes.uint2),
 }
-_PAIR_LIMIT = 128
-_SAFE = 64
+_INT16 = 32767
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,18 @@ class Target:
     factor: int = 1
 
 
-def saturates(codes: Array, axis: int = 0) -> bool:
-    """Whether two codes of one sign in one output channel can exceed 128 together.
+@dataclass(frozen=True)
+class Meeting:
+    """Whom a weight meets: highest code of its input, and whether in a depthwise convolution."""
 
-    Multiplied by activations up to 255 such a pair leaves 16 bits: 255 * 129 > 32767.
+    highest: int = 255
+    depthwise: bool = False
+
+
+def saturates(codes: Array, axis: int = 0, limit: int = 128) -> bool:
+    """Whether two codes of one sign in one output channel exceed `limit` together.
+
+    Multiplied by activations up to 255 a pair above 128 leaves 16 bits: 255 * 129 > 32767.
 
     >>> saturates(np.array([[127, 1, -64, -64]])), saturates(np.array([[127, 2]]))
     (False, True)
@@ -61,11 +68,11 @@ def saturates(codes: Array, axis: int = 0) -> bool:
     ordered = np.sort(rows, axis=1)
     high = np.maximum(ordered[:, -2:], 0).sum(1).max()
     low = np.minimum(ordered[:, :2], 0).sum(1).min()
-    return bool(high > _PAIR_LIMIT or low < -_PAIR_LIMIT)
+    return bool(high > limit or low < -limit)
 
 
 def emit_weight(node: ir.Node, widen: bool = True) -> None:
-    """Replace one Dequantize placeholder; without `widen` the packed codes are dequantized as is."""
+    """Replace one Dequantize placeholder; without `widen` the codes are dequantized as they are."""
     name = name_of(node.outputs[0])
     codes, scale, zero = (array_of(value, f"a part of weight {name}") for value in node.inputs)
     axis, bits = int_of(node, "axis"), int_of(node, "bits")
@@ -75,7 +82,8 @@ def emit_weight(node: ir.Node, widen: bool = True) -> None:
     writer = Writer(node, name)
     value = writer.constant("codes", codes.astype(dtype))
     centred = codes.astype(np.int32) - _along(zero, axis, codes.ndim)
-    target = _target(node, centred, zero, axis, bits) if widen else None
+    meeting = Meeting(_highest_input(node), _is_depthwise(node))
+    target = plan(centred, zero, axis, bits, meeting) if widen else None
     if target is None:
         offset = writer.constant("zero_point", zero.astype(dtype))
     else:
@@ -86,17 +94,33 @@ def emit_weight(node: ir.Node, widen: bool = True) -> None:
     writer.replace(writer.node("DequantizeLinear", inputs, "float", {"axis": axis}))
 
 
-def _target(node: ir.Node, centred: Array, zero: Array, axis: int, bits: int) -> Target | None:
-    """What to widen to; None where the codes already are the fastest exact form."""
+def plan(centred: Array, zero: Array, axis: int, bits: int, meeting: Meeting) -> Target | None:
+    """What to widen centred codes to; None where they already have the best form."""
     largest = int(np.abs(centred).max(initial=1))
-    risky = saturates(centred, axis) and not _is_depthwise(node)
+    limit = _INT16 // meeting.highest
+    risky = saturates(centred, axis, limit) and not meeting.depthwise
     if largest > 128 or int(centred.max(initial=0)) > 127:
         return None
     if risky:
         return Target(np.dtype(np.uint8), zero=128)
     if bits == 8 and not zero.any():
         return None
-    return Target(np.dtype(np.int8), factor=max(1, _SAFE // largest))
+    return Target(np.dtype(np.int8), factor=max(1, min(127, limit // 2) // largest))
+
+
+def _highest_input(node: ir.Node) -> int:
+    """The highest stored code of the activations that meet this weight (placeholders in place)."""
+    return max((_highest_code(user.inputs[0]) for user in node.outputs[0].consumers()), default=255)
+
+
+def _highest_code(value: ir.Value | None) -> int:
+    maker = None if value is None else value.producer()
+    while maker is not None and maker.op_type in ("Reshape", "Transpose", "MaxPool"):
+        maker = None if maker.inputs[0] is None else maker.inputs[0].producer()
+    if maker is None or maker.op_type != "FakeQuantize":
+        return 255
+    low, high = int_of(maker, "qmin"), int_of(maker, "qmax")
+    return high + 128 if low < 0 else high
 
 
 def _is_depthwise(node: ir.Node) -> bool:

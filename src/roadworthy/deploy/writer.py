@@ -48,8 +48,6 @@ class Writer:
         value.name = name
 
 
-
-
 def array_of(value: ir.Value | None, what: str) -> Array:
     """Numbers of a constant; BadModel where it is computed at run time."""
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
