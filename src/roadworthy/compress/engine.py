@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from jaxtyping import Float
 from torch import Tensor, fx
 
+from roadworthy.compress.cache import Cache
 from roadworthy.compress.calibrate import in_batches, set_act_ranges, set_enabled, set_weight_ranges
 from roadworthy.compress.learn import Outcome, Samples, reconstruct
 from roadworthy.compress.methods import Method, Pass
@@ -60,7 +61,7 @@ Progress = Callable[[str, int, int, float], None]
 
 @dataclass(frozen=True)
 class Run:
-    """What every pass of one run shares."""
+    """What every pass of one run shares; `memory` bounds the caches, in bytes."""
 
     seed: int = 0
     finished: Finished = field(default_factory=lambda: Finished(None, {}))
@@ -78,11 +79,12 @@ def run_pass(
     """
     keep_freed_memory()
     outcomes: dict[str, Outcome] = {}
+    cache = Cache(run.memory, run.finished.folder)
     fp = quantized = images
     for index, (name, part, learns) in enumerate(_parts(task, settings)):
         module = part_of(task, part).eval()
         set_enabled(module, False)
-        target = in_batches(module, fp)
+        target = cache.collect(module, fp)
         set_enabled(module, True)
         if learns:
             key = f"{number}-{index}"
@@ -95,7 +97,7 @@ def run_pass(
                 run.finished.save(key, module, asdict(outcomes[name]))
             else:
                 outcomes[name] = Outcome(**known)
-        quantized = in_batches(module, quantized)
+        quantized = cache.collect(module, quantized)
         fp = target
     return outcomes
 

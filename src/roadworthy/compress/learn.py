@@ -46,22 +46,35 @@ def reconstruct(
     begin = time.perf_counter()
     generator = torch.Generator(samples.fp.device).manual_seed(seed)
     first = evaluate(unit, samples, settings)
-    optimiser, schedule = _prepare(unit, settings, generator)
-    count, batch = len(samples.fp), settings.batch_size
-    unit.train()
+    take_step = stepper(unit, samples, settings, generator)
     for step in range(settings.iterations):
+        loss = take_step(step)
+        if report is not None and step % 50 == 49:
+            report(step + 1, float(loss))
+    _harden(unit)
+    return Outcome(first, evaluate(unit, samples, settings), time.perf_counter() - begin)
+
+
+def stepper(
+    unit: nn.Module, samples: Samples, settings: Pass, generator: torch.Generator
+) -> Callable[[int], Tensor]:
+    """Make `unit` learnable; the function returned takes one step and returns its loss."""
+    optimiser, schedule = _prepare(unit, settings, generator)
+    count, size, device = len(samples.fp), (settings.batch_size,), samples.fp.device
+    unit.train()
+
+    def take(step: int) -> Tensor:
         schedule(step)
-        index = torch.randint(count, (batch,), generator=generator, device=samples.fp.device)
+        index = torch.randint(count, size, generator=generator, device=device)
         target = samples.target.index_select(0, index)
         out = unit(_input(samples, index, settings.keep_quantized_input, generator))
         loss, grad = _loss(out, target, settings.loss)
         optimiser.zero_grad(set_to_none=True)
         out.backward(grad)
         optimiser.step()
-        if report is not None and step % 50 == 49:
-            report(step + 1, float(loss))
-    _harden(unit)
-    return Outcome(first, evaluate(unit, samples, settings), time.perf_counter() - begin)
+        return loss
+
+    return take
 
 
 def _input(samples: Samples, index: Tensor, keep: float, generator: torch.Generator) -> Tensor:
@@ -127,16 +140,11 @@ def _prepare(
             case ActQuantizer():
                 module.generator = generator
                 module.keep_quantized = settings.keep_quantized_inside
-                rate = (
-                    act.lr * (float(module.scale.detach()) if act.relative else 1.0)
-                    if act
-                    else None
-                )
+                rate = act.rate(float(module.scale.detach())) if act else None
                 learn(module.scale, rate, True)
             case Bias():
                 learn(module.bias, settings.bias_lr, True)
-    fused = not any(p.device.type == "mps" for p in unit.parameters())
-    optimiser = torch.optim.Adam(groups, fused=fused)
+    optimiser = torch.optim.Adam(groups, fused=True)
 
     def schedule(step: int) -> None:
         share = step / settings.iterations

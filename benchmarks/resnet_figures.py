@@ -1,0 +1,156 @@
+"""The CIFAR figures of docs/qdrop.md: every method, width and seed on one protocol.
+
+Calibration: the 1024 `xcal` images. Test A: the 1017 lossless test images. Test B: the first 200
+images of each class of the JPEG test store (the store is sorted by class). First and last layer at
+8 bit. Finished cells are kept in --out, so a killed run goes on; several processes may share it
+when they work on different columns.
+
+    python benchmarks/resnet_figures.py --methods qdrop qdrop-plus --columns w2a2 --seeds 0 1 2
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from resnet_cifar import PREPROCESS, resnet20, resnet56
+
+from roadworthy.compress.engine import Run
+from roadworthy.compress.methods import Method
+from roadworthy.compress.place import Widths
+from roadworthy.compress.quantize import Plan, compress
+from roadworthy.core.backends import ACADEMIC
+from roadworthy.core.capture import capture
+from roadworthy.core.data import Dataset, load_data, load_tensor
+from roadworthy.core.images import Preprocess
+from roadworthy.core.metrics import mcnemar, paired_bootstrap
+from roadworthy.core.predict import TorchPredictor, predict
+from roadworthy.core.progress import track
+from roadworthy.core.runs import peak_memory_mb, write_atomically
+from roadworthy.journey import method_of
+from roadworthy.requests import Solver, parse_bits
+
+MODELS = {"resnet20": resnet20, "resnet56": resnet56}
+
+
+def main() -> None:
+    given = arguments()
+    torch.set_num_threads(given.threads)
+    given.out.mkdir(parents=True, exist_ok=True)
+    sets = {name: load_tensor(found, preprocess()) for name, found in datasets().items()}
+    cells = [(m, c, s) for c in given.columns for m in given.methods for s in given.seeds]
+    for method, column, seed in track(cells, "cells"):
+        path = given.out / f"{given.model}-{method}-{column}-{steps(given)}-{seed}.json"
+        if not path.is_file():
+            cell = run(given, method, column, seed, sets)
+            with write_atomically(path) as temporary:
+                temporary.write_text(json.dumps(cell))
+    print(table(given, sets))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=MODELS, default="resnet20")
+    parser.add_argument("--methods", nargs="+", default=["qdrop", "qdrop-plus"])
+    parser.add_argument("--columns", nargs="+", default=["w4a4", "w3a3", "w2a4", "w2a2"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--iterations", type=int, default=None)
+    parser.add_argument("--effort", default="standard")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("out/resnet"))
+    return parser.parse_args()
+
+
+def steps(given: argparse.Namespace) -> str:
+    return str(given.iterations or given.effort)
+
+
+def preprocess() -> Preprocess:
+    return Preprocess.from_dict(PREPROCESS)
+
+
+def datasets() -> dict[str, Dataset]:
+    folder = os.environ["ROADWORTHY_DATA"]
+    lossless = f"npz:{folder}/cifar10/lossless.npz"
+    return {
+        "calibration": load_data(f"{lossless}?x=xcal&y=ycal"),
+        "A": load_data(f"{lossless}?x=xte&y=yte"),
+        "B": first_of_each_class(load_data(f"npz:{folder}/cifar10/test.npz"), 200),
+    }
+
+
+def first_of_each_class(data: Dataset, count: int) -> Dataset:
+    by_class: dict[int, list[int]] = {}
+    for index in range(len(data)):
+        by_class.setdefault(data.label(index) or 0, []).append(data.indices[index])
+    chosen = tuple(i for label in sorted(by_class) for i in by_class[label][:count])
+    return Dataset(data.spec, data.classes, data.source, chosen)
+
+
+def run(given: argparse.Namespace, method: str, column: str, seed: int, sets: dict) -> dict:
+    weight_bits, act_bits = parse_bits(column)
+    solver = Solver(method, given.effort, given.iterations)
+    settings: Method = method_of(solver, weight_bits, act_bits)
+    images = sets["calibration"][0]
+    graph = capture(MODELS[given.model](), images[:1])
+    plan = Plan(settings, ACADEMIC, Widths(weight_bits, act_bits))
+    cpu, wall = time.process_time(), time.perf_counter()
+    module = compress(graph, images, plan, Run(seed)).module
+    cost = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
+    answers = {
+        name: predict(TorchPredictor(module), sets[name][0].split(250)).argmax(1).tolist()
+        for name in ("A", "B")
+    }
+    return {**cost, "peak_mb": peak_memory_mb(), "answers": answers}
+
+
+def table(given: argparse.Namespace, sets: dict) -> str:
+    lines = [f"{given.model}, {steps(given)}, seeds {given.seeds}: A / B top-1, mean (sd), CPU s"]
+    lines += ["", "| method | " + " | ".join(given.columns) + " |"]
+    lines += ["|---" * (len(given.columns) + 1) + "|"]
+    for method in given.methods:
+        cells = [summary(given, method, column, sets) for column in given.columns]
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    if len(given.methods) > 1:
+        for method in given.methods[1:]:
+            gains = [gain(given, given.methods[0], method, c, sets) for c in given.columns]
+            lines.append(f"| {method} over {given.methods[0]} | " + " | ".join(gains) + " |")
+    return "\n".join(lines)
+
+
+def read(given: argparse.Namespace, method: str, column: str) -> list[dict]:
+    names = [f"{given.model}-{method}-{column}-{steps(given)}-{s}.json" for s in given.seeds]
+    return [json.loads((given.out / name).read_text()) for name in names]
+
+
+def right(cell: dict, name: str, sets: dict) -> torch.Tensor:
+    return torch.tensor(cell["answers"][name]) == sets[name][1]
+
+
+def summary(given: argparse.Namespace, method: str, column: str, sets: dict) -> str:
+    cells = read(given, method, column)
+    parts: list[str] = []
+    for name in ("A", "B"):
+        values = [100 * float(right(cell, name, sets).double().mean()) for cell in cells]
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        parts.append(f"{statistics.mean(values):.1f} ({spread:.1f})")
+    cpu = statistics.mean(cell["cpu"] for cell in cells)
+    return " / ".join(parts) + f", {cpu:.0f} s"
+
+
+def gain(given: argparse.Namespace, before: str, after: str, column: str, sets: dict) -> str:
+    """Paired over A and B together and over the seeds."""
+    a, b = (
+        torch.cat([right(cell, name, sets) for cell in read(given, m, column) for name in "AB"])
+        for m in (before, after)
+    )
+    found = paired_bootstrap(a, b, seed=0)
+    low, high = 100 * found.low, 100 * found.high
+    return f"{100 * found.delta:+.2f} [{low:+.2f}, {high:+.2f}], p {mcnemar(a, b):.1g}"
+
+
+if __name__ == "__main__":
+    main()
