@@ -34,7 +34,7 @@ COLUMNS = ("w8a8", "w4a8", "w4a4", "w3a3", "w2a4", "w2a2")
 
 @dataclass(frozen=True)
 class Peer:
-    """A tool: its script peers/peer_NAME.py, what uv installs for it (nothing: this environment)."""
+    """A tool: its script is peers/peer_NAME.py; without pins it runs in this environment."""
 
     name: str
     pins: tuple[str, ...]
@@ -55,6 +55,10 @@ class Job:
         return f"{self.peer.name}-{self.method}-{self.column}-s{self.seed}"
 
     @property
+    def row(self) -> tuple[str, str]:
+        return self.peer.name, self.method
+
+    @property
     def bits(self) -> tuple[int, int]:
         weight, act = re.fullmatch(r"w(\d)a(\d)", self.column).groups()
         return int(weight), int(act)
@@ -64,19 +68,28 @@ class Job:
 ALL = (
     Peer("roadworthy", (), ("mse", "qdrop", "qdrop-plus")),
     Peer("onnxruntime", ("onnxruntime==1.32.0", "onnx", "sympy"), ("minmax", "percentile-99.9")),
-    Peer("torchao", ("torchao==0.18.0", "torch==2.15.0", "numpy"), ("pt2e",)),
+    Peer("torchao", ("torchao==0.18.0", "torch==2.15.0", "numpy"), ("pt2e-xnnpack", "pt2e-x86")),
     Peer(
         "brevitas",
-        ("brevitas==0.13.4", "torch==2.15.0", "torchvision==0.29.2", "numpy"),
+        # Its examples, which hold the pipeline, import what the package does not name.
+        (
+            *("brevitas==0.13.4", "torch==2.15.0", "torchvision==0.29.2", "numpy"),
+            "accelerate",
+            "tqdm",
+        ),
         ("bias-correction", "learned-round"),
     ),
     Peer(
         "aimet",
         ("aimet-onnx==2.42.0", "torch==2.13.0", "numpy"),
-        ("adaround",),
+        ("tf_enhanced", "adaround"),
     ),
-    Peer("nncf", ("nncf==3.4.0", "onnx", "onnxruntime==1.32.0"), ("ptq",)),
-    Peer("modelopt", ("nvidia-modelopt==0.47.0", "torch==2.15.0", "numpy", "requests", "huggingface_hub"), ("max", "mse")),
+    Peer("nncf", ("nncf==3.4.0", "openvino==2026.4.1", "onnx"), ("ptq",)),
+    Peer(
+        "modelopt",
+        ("nvidia-modelopt==0.47.0", "torch==2.15.0", "numpy", "requests", "huggingface_hub"),
+        ("max", "mse"),
+    ),
 )
 
 
@@ -182,7 +195,7 @@ def jobs(given: argparse.Namespace) -> Iterator[Job]:
         if given.only and peer.name not in given.only:
             continue
         seeds = given.seeds if not peer.pins else given.seeds[:1]
-        for method in peer.methods:
+        for method in (m for m in peer.methods if not given.methods or m in given.methods):
             for column in given.columns:
                 yield from (Job(peer, method, column, seed) for seed in seeds)
 
@@ -206,7 +219,7 @@ def show(cells: list[dict[str, object]]) -> str:
 
 def table(results: dict[Job, dict[str, object]], columns: list[str]) -> str:
     """Markdown: a row for each tool's method, a column for each pair of bit widths."""
-    rows = list(dict.fromkeys((job.peer.name, job.method) for job in results))
+    rows = dict.fromkeys(job.row for job in results)
     lines = [
         "| tool, method | " + " | ".join(c.upper() for c in columns) + " |",
         "|---" * (len(columns) + 1) + "|",
@@ -224,6 +237,14 @@ def table(results: dict[Job, dict[str, object]], columns: list[str]) -> str:
     return "\n".join(lines)
 
 
+def cpu_name() -> str:
+    """The processor's model as Linux names it, elsewhere what Python knows."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -231,8 +252,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--venvs", type=Path, default=Path.home() / ".cache" / "roadworthy-peers")
     parser.add_argument("--only", nargs="+", choices=[p.name for p in ALL], metavar="PEER")
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="only these of each peer")
     parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=list(COLUMNS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="ours; peers: the first")
+    parser.add_argument("--finished", action="store_true", help="run nothing, print what is there")
     parser.add_argument("--timeout", type=float, default=7200, help="seconds for one cell")
     return parser.parse_args()
 
@@ -253,6 +276,8 @@ def main() -> None:
     results: dict[Job, dict[str, object]] = {}
     for job in jobs(given):
         found = finished(job, given.out)
+        if found is None and given.finished:
+            continue
         if found is None:
             found = run(job, given.venvs, given.out, given.timeout)
             (given.out / "cells" / f"{job.key}.json").write_text(json.dumps(found))

@@ -15,7 +15,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1]
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The tool cannot express this cell; the message says why."""
 
 
@@ -38,6 +38,8 @@ class Cell:
     act_bits: int
     seed: int
     work: Path
+    # Cost of work reused from another cell: added to this one's, as if done here.
+    reused: dict[str, float] = field(default_factory=dict)
 
     @property
     def onnx(self) -> Path:
@@ -100,8 +102,9 @@ def measure(cell: Cell, quantize: Callable[[Cell], Predict], out: Path) -> dict[
     cost = {
         "wall_s": time.perf_counter() - wall,
         "cpu_s": time.process_time() - cpu,
-        "peak_mb": peak_megabytes(),
     }
+    cost = {name: spent + cell.reused.get(name, 0.0) for name, spent in cost.items()}
+    cost["peak_mb"] = max(peak_megabytes(), cell.reused.get("peak_mb", 0.0))
     found = {name: classes(predict, cell.array(name)) for name in ("a", "b")}
     np.savez_compressed(out, **found)
     scores = {n: float((p == cell.array("y" + n)).mean() * 100) for n, p in found.items()}
@@ -124,7 +127,7 @@ def answer(quantize: Callable[[Cell], Predict], *packages: str) -> None:
     cell = Cell(given.method, given.weight_bits, given.act_bits, given.seed, given.work)
     try:
         result = measure(cell, quantize, given.predictions)
-    except Refused as reason:
+    except RefusedError as reason:
         result = {"refuses": str(reason)}
     result["versions"] = {name: importlib.metadata.version(name) for name in packages}
     print("\n" + json.dumps(result), flush=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import nncf
 import numpy as np
 import openvino as ov
-from _cell import Cell, Predict, Refused, answer
+from _cell import Cell, Predict, RefusedError, answer
 from nncf.quantization.advanced_parameters import (
     AdvancedQuantizationParameters,
     QuantizationParameters,
@@ -49,7 +49,7 @@ def quantize(cell: Cell) -> Predict:
     except ValueError as error:
         if "incompatible" not in str(error):
             raise
-        raise Refused(f"no target takes w{cell.weight_bits}a{cell.act_bits}") from error
+        raise RefusedError(f"no target takes w{cell.weight_bits}a{cell.act_bits}") from error
     return openvino_predict(made)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from _cell import Cell, Predict, Refused, answer, onnx_predict
+from _cell import Cell, Predict, RefusedError, answer, onnx_predict
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -39,7 +39,7 @@ def eight_bit_ends(graph: onnx.GraphProto) -> dict[str, list[dict[str, QuantType
 
 def quantize(cell: Cell) -> Predict:
     if cell.weight_bits not in WEIGHTS or cell.act_bits not in ACTIVATIONS:
-        raise Refused("quantizes to 8 and 4 bit only")
+        raise RefusedError("quantizes to 8 and 4 bit only")
     ready, out = cell.scratch("ready.onnx"), cell.scratch("quantized.onnx")
     quant_pre_process(str(cell.onnx), str(ready))
     graph = onnx.load(ready).graph

@@ -1,11 +1,23 @@
-"""torchao's PT2E: histogram observers, weights per channel and symmetric, the XNNPACK placement."""
+"""torchao's PT2E: histogram observers, weights per channel and symmetric.
+
+Two of its quantizers place the activations differently: XNNPACK (signed; both sides of each add)
+and X86 inductor (unsigned; the inputs of convolutions and linear layers). Narrow grids are clipped
+int8 codes, the only way the tool has for them.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from _cell import Cell, Predict, answer, torch_model, torch_predict
 from torchao.quantization.pt2e import move_exported_model_to_eval
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+from torchao.quantization.pt2e.quantizer import Quantizer
+from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
+    X86InductorQuantizer,
+    get_default_x86_inductor_quantization_config,
+)
 from torchao.testing.pt2e._xnnpack_quantizer import (
     XNNPACKQuantizer,
     get_symmetric_quantization_config,
@@ -13,8 +25,7 @@ from torchao.testing.pt2e._xnnpack_quantizer import (
 from torchao.testing.pt2e._xnnpack_quantizer_utils import QuantizationConfig
 
 
-def config(weight_bits: int, act_bits: int) -> QuantizationConfig:
-    """Narrower grids as clipped int8 codes, the only way the tool has for them."""
+def xnnpack(weight_bits: int, act_bits: int) -> QuantizationConfig:
     weight, act = 1 << (weight_bits - 1), 1 << (act_bits - 1)
     return get_symmetric_quantization_config(
         is_per_channel=True,
@@ -26,10 +37,25 @@ def config(weight_bits: int, act_bits: int) -> QuantizationConfig:
     )
 
 
-def quantizer(cell: Cell) -> XNNPACKQuantizer:
-    ends = config(8, 8)
-    made = XNNPACKQuantizer().set_global(config(cell.weight_bits, cell.act_bits))
-    return made.set_module_name("conv1", ends).set_module_name("linear", ends)
+def x86(weight_bits: int, act_bits: int) -> QuantizationConfig:
+    base = get_default_x86_inductor_quantization_config()
+    half = 1 << (weight_bits - 1)
+    acts = replace(base.input_activation, quant_min=0, quant_max=(1 << act_bits) - 1)
+    weight = replace(base.weight, quant_min=-half, quant_max=half - 1)
+    return replace(base, input_activation=acts, output_activation=acts, weight=weight)
+
+
+def quantizer(cell: Cell) -> Quantizer:
+    if cell.method == "pt2e-xnnpack":
+        made = XNNPACKQuantizer().set_global(xnnpack(cell.weight_bits, cell.act_bits))
+        name_ends, ends = made.set_module_name, xnnpack(8, 8)
+    else:
+        made = X86InductorQuantizer()
+        made.set_global(x86(cell.weight_bits, cell.act_bits))
+        name_ends, ends = made.set_module_name_qconfig, x86(8, 8)
+    for layer in ("conv1", "linear"):
+        name_ends(layer, ends)
+    return made
 
 
 def quantize(cell: Cell) -> Predict:
