@@ -14,18 +14,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from cifar_sets import calibration, test_a, test_b
+from peer_table import Entry, Result, show, summary
 from resnet_cifar import resnet20
 
 PEERS = Path(__file__).resolve().parent / "peers"
@@ -55,13 +55,13 @@ class Job:
         return f"{self.peer.name}-{self.method}-{self.column}-s{self.seed}"
 
     @property
-    def row(self) -> tuple[str, str]:
-        return self.peer.name, self.method
-
-    @property
     def bits(self) -> tuple[int, int]:
         weight, act = re.fullmatch(r"w(\d)a(\d)", self.column).groups()
         return int(weight), int(act)
+
+    def entry(self, found: Result, cells: Path) -> Entry:
+        predictions = cells / f"{self.key}.npz"
+        return Entry(self.peer.name, self.method, self.column, self.seed, found, predictions)
 
 
 # torch is the newest that a peer's own requirements admit; it decides nothing about accuracy.
@@ -147,7 +147,7 @@ def last_line(text: str) -> str:
     return lines[-1][:200] if lines else "no message"
 
 
-def run(job: Job, venvs: Path, out: Path, timeout: float) -> dict[str, object]:
+def run(job: Job, venvs: Path, out: Path, timeout: float) -> Result:
     """One cell's numbers, or {'refuses': ...}, or {'failed': ...}; never an exception."""
     weight_bits, act_bits = job.bits
     try:
@@ -168,7 +168,7 @@ def run(job: Job, venvs: Path, out: Path, timeout: float) -> dict[str, object]:
         (out / "cells" / f"{job.key}.log").write_text(done.stdout + done.stderr)
         if done.returncode:
             return {"failed": last_line(done.stderr)}
-        return json.loads(last_line_whole(done.stdout))
+        return json.loads(done.stdout.strip().rsplit("\n", 1)[-1])
     except subprocess.CalledProcessError as error:
         return {"failed": f"install: {last_line(error.stderr or '')}"}
     except subprocess.TimeoutExpired:
@@ -177,11 +177,7 @@ def run(job: Job, venvs: Path, out: Path, timeout: float) -> dict[str, object]:
         return {"failed": "printed no JSON line"}
 
 
-def last_line_whole(text: str) -> str:
-    return text.strip().rsplit("\n", 1)[-1]
-
-
-def finished(job: Job, out: Path) -> dict[str, object] | None:
+def finished(job: Job, out: Path) -> Result | None:
     """What an earlier run left for this cell; failures are tried again."""
     path = out / "cells" / f"{job.key}.json"
     if not path.exists():
@@ -200,51 +196,6 @@ def jobs(given: argparse.Namespace) -> Iterator[Job]:
                 yield from (Job(peer, method, column, seed) for seed in seeds)
 
 
-def mean(cells: list[dict[str, float]], name: str) -> float:
-    return float(np.mean([cell[name] for cell in cells]))
-
-
-def show(cells: list[dict[str, object]]) -> str:
-    """One table cell: A/B top-1 and what it cost, the mean over seeds; or the reason."""
-    if not cells:
-        return "-"
-    scored = [cell for cell in cells if "a" in cell]
-    if not scored:
-        reason = cells[0].get("refuses")
-        return f"refuses: {reason}" if reason else f"failed: {cells[0]['failed']}"
-    a, b, wall, cpu, peak = (mean(scored, n) for n in ("a", "b", "wall_s", "cpu_s", "peak_mb"))
-    spread = f" ±{np.std([c['a'] for c in scored]):.1f}" if len(scored) > 1 else ""
-    return f"{a:.1f}/{b:.1f}{spread} ({wall:.0f}/{cpu:.0f} s, {peak:.0f} MB)"
-
-
-def table(results: dict[Job, dict[str, object]], columns: list[str]) -> str:
-    """Markdown: a row for each tool's method, a column for each pair of bit widths."""
-    rows = dict.fromkeys(job.row for job in results)
-    lines = [
-        "| tool, method | " + " | ".join(c.upper() for c in columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
-    ]
-    for name, method in rows:
-        found = [
-            [
-                r
-                for j, r in results.items()
-                if (j.peer.name, j.method, j.column) == (name, method, c)
-            ]
-            for c in columns
-        ]
-        lines.append(f"| {name} {method} | " + " | ".join(map(show, found)) + " |")
-    return "\n".join(lines)
-
-
-def cpu_name() -> str:
-    """The processor's model as Linux names it, elsewhere what Python knows."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -260,10 +211,11 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def write(results: dict[Job, dict[str, object]], given: argparse.Namespace) -> str:
-    text = table(results, given.columns)
-    cells = [{**asdict(job), **found} for job, found in results.items()]
-    facts = {"cpu": cpu_name(), "python": platform.python_version(), "cells": cells}
+def write(entries: list[Entry], given: argparse.Namespace) -> str:
+    with np.load(given.out / "work" / "data.npz") as store:
+        truth = {name: store[name] for name in ("ya", "yb")}
+    text = summary(entries, given.columns, truth)
+    facts = [entry.facts() for entry in entries]
     (given.out / "peers.json").write_text(json.dumps(facts, indent=1))
     (given.out / "peers.md").write_text(text + "\n")
     return text
@@ -271,19 +223,20 @@ def write(results: dict[Job, dict[str, object]], given: argparse.Namespace) -> s
 
 def main() -> None:
     given = arguments()
-    (given.out / "cells").mkdir(parents=True, exist_ok=True)
+    cells = given.out / "cells"
+    cells.mkdir(parents=True, exist_ok=True)
     prepare(given.out / "work")
-    results: dict[Job, dict[str, object]] = {}
+    entries: list[Entry] = []
     for job in jobs(given):
         found = finished(job, given.out)
         if found is None and given.finished:
             continue
         if found is None:
             found = run(job, given.venvs, given.out, given.timeout)
-            (given.out / "cells" / f"{job.key}.json").write_text(json.dumps(found))
-        results[job] = found
-        print(f"{job.key}: {show([found])}", file=sys.stderr, flush=True)
-    print(write(results, given))
+            (cells / f"{job.key}.json").write_text(json.dumps(found))
+        entries.append(job.entry(found, cells))
+        print(f"{job.key}: {show(entries[-1:])}", file=sys.stderr, flush=True)
+    print(write(entries, given))
 
 
 if __name__ == "__main__":
