@@ -82,7 +82,7 @@ ALL = (
     Peer(
         "aimet",
         ("aimet-onnx==2.42.0", "torch==2.13.0", "numpy"),
-        ("tf_enhanced", "adaround"),
+        ("tf_enhanced", "adaround-500", "adaround"),
     ),
     Peer("nncf", ("nncf==3.4.0", "openvino==2026.4.1", "onnx"), ("ptq",)),
     Peer(

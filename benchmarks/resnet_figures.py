@@ -27,9 +27,11 @@ from roadworthy.core.capture import capture
 from roadworthy.core.data import Dataset, load_data, load_tensor
 from roadworthy.core.images import Preprocess
 from roadworthy.core.metrics import mcnemar, paired_bootstrap
-from roadworthy.core.predict import TorchPredictor, predict
+from roadworthy.core.predict import predict
 from roadworthy.core.progress import track
 from roadworthy.core.runs import peak_memory_mb, write_atomically
+from roadworthy.deploy.bias import snap_biases
+from roadworthy.deploy.integer import IntegerPredictor
 from roadworthy.journey import method_of
 from roadworthy.requests import Solver, parse_bits
 
@@ -99,9 +101,10 @@ def run(given: argparse.Namespace, method: str, column: str, seed: int, sets: di
     plan = Plan(settings, ACADEMIC, Widths(weight_bits, act_bits))
     cpu, wall = time.process_time(), time.perf_counter()
     module = compress(graph, images, plan, Run(seed)).module
+    snap_biases(module)
     cost = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
     answers = {
-        name: predict(TorchPredictor(module), sets[name][0].split(250)).argmax(1).tolist()
+        name: predict(IntegerPredictor(module), sets[name][0].split(250)).argmax(1).tolist()
         for name in ("A", "B")
     }
     return {**cost, "peak_mb": peak_memory_mb(), "answers": answers}

@@ -1,7 +1,8 @@
 """aimet-onnx: weights per channel and symmetric, ranges by its `tf_enhanced` scheme.
 
-`adaround` runs AdaRound at the tool's default number of iterations. It does not look at activation
-quantizers, so columns of equal weight width share its result and each carries its whole cost.
+`adaround` runs AdaRound at the tool's default of 10000 iterations a layer, `adaround-500` at 500.
+It does not look at activation quantizers, so columns of equal weight width share its result and each
+carries its whole cost.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from aimet_onnx import QuantizationSimModel, apply_adaround
 from aimet_onnx.common.defs import qtype
 
 Batches = list[dict[str, np.ndarray]]
+
+ITERATIONS = {"adaround": 10_000, "adaround-500": 500}
 
 
 def eight_bit_ends(sim: QuantizationSimModel, graph: onnx.GraphProto) -> None:
@@ -40,7 +43,7 @@ def simulate(cell: Cell, model: onnx.ModelProto) -> QuantizationSimModel:
 
 def adaround(cell: Cell, sim: QuantizationSimModel, batches: Batches) -> None:
     """Round the weights, or take over what a column of the same weight width has rounded."""
-    kept = cell.work / f"aimet-adaround-w{cell.weight_bits}.npz"
+    kept = cell.work / f"aimet-{cell.method}-w{cell.weight_bits}.npz"
     tensors = {
         tensor.name: tensor
         for tensor in sim.model.model.graph.initializer
@@ -58,7 +61,7 @@ def adaround(cell: Cell, sim: QuantizationSimModel, batches: Batches) -> None:
         sim._rebuild_session()
         return
     wall, cpu = time.perf_counter(), time.process_time()
-    apply_adaround(sim, batches)
+    apply_adaround(sim, batches, ITERATIONS[cell.method])
     cost = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
     cost["peak_mb"] = peak_megabytes()
     rounded = {name: onnx.numpy_helper.to_array(tensor) for name, tensor in tensors.items()}
@@ -71,7 +74,7 @@ def quantize(cell: Cell) -> Predict:
     images = cell.array("cal")
     batches = [{name: images[i : i + 64]} for i in range(0, len(images), 64)]
     sim = simulate(cell, model)
-    if cell.method == "adaround":
+    if cell.method in ITERATIONS:
         adaround(cell, sim, batches)
     sim.compute_encodings(batches)
     return lambda given: sim.session.run(None, {name: given})[0]
