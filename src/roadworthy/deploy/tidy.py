@@ -2,7 +2,8 @@
 
 * Flatten -> Reshape: quantizers are carried across Reshape, not across Flatten (a classifier behind
   pool, quantizer, flatten stays in floating point otherwise);
-* ReduceMean over height and width -> GlobalAveragePool, which has an integer kernel;
+* ReduceMean and AveragePool over all of height and width -> GlobalAveragePool, which has an
+  integer kernel;
 * the bias of a quantized Gemm -> int32 at input scale times weight scale: QGemm with a float
   output is chosen only then. Convolution biases stay float: the runtime rounds them to the same
   grid, on which `bias.snap_biases` has put them;
@@ -25,8 +26,10 @@ def before_quantizers(graph: ir.Graph) -> None:
     for node in list(graph):
         if node.op_type == "Flatten" and int_of(node, "axis", 1) == 1:
             _reshape(node, node.inputs[0])
-        elif node.op_type == "ReduceMean" and _is_global_pool(node):
-            _global_pool(node)
+        elif node.op_type == "ReduceMean" and _is_global_mean(node):
+            _global_pool(node, bool(int_of(node, "keepdims", 1)))
+        elif node.op_type == "AveragePool" and _is_global_window(node):
+            _global_pool(node, keep=True)
         elif node.op_type == "Dequantize" and node.domain == DOMAIN:
             _keep_bias_in_range(node)
 
@@ -66,7 +69,7 @@ def _reshape(node: ir.Node, source: ir.Value | None) -> None:
     writer.replace(writer.node("Reshape", [source, shape], "flat"))
 
 
-def _is_global_pool(node: ir.Node) -> bool:
+def _is_global_mean(node: ir.Node) -> bool:
     source = node.inputs[0]
     if source is None or source.shape is None or len(source.shape) != 4 or len(node.inputs) < 2:
         return False
@@ -74,13 +77,22 @@ def _is_global_pool(node: ir.Node) -> bool:
     return axes is not None and sorted(int(a) % 4 for a in axes.numpy().reshape(-1)) == [2, 3]
 
 
-def _global_pool(node: ir.Node) -> None:
-    """Pool, then drop the two ones; a quantizer behind both is moved between them."""
+def _is_global_window(node: ir.Node) -> bool:
+    source, kernel = node.inputs[0], node.attributes.get("kernel_shape")
+    if source is None or source.shape is None or kernel is None:
+        return False
+    pads = node.attributes.get("pads")
+    padded = pads is not None and any(pads.as_ints())
+    return not padded and list(source.shape[2:]) == list(kernel.as_ints())
+
+
+def _global_pool(node: ir.Node, keep: bool) -> None:
+    """Pool over height and width; without `keep` the two ones that remain are dropped."""
     source, out = node.inputs[0], node.outputs[0]
     assert source is not None
     writer = Writer(node, name_of(out))
     pooled = writer.node("GlobalAveragePool", [source], "pool")
-    if int_of(node, "keepdims", 1):
+    if keep:
         writer.replace(pooled)
         return
     shape = writer.constant("shape", np.array([0, -1], np.int64))
