@@ -30,16 +30,18 @@ from roadworthy.compress.quantize import Plan, compress
 from roadworthy.compress.resume import Finished
 from roadworthy.core.backends import ACADEMIC, backend
 from roadworthy.core.capture import capture
-from roadworthy.core.data import Dataset, batches, join, load_data
+from roadworthy.core.data import Dataset, batches, check_labels, join, load_data
 from roadworthy.core.images import Preprocess, preprocess_from
 from roadworthy.core.metrics import accuracy, correct, paired_bootstrap, wilson
 from roadworthy.core.models import LoadedModel, load_model
 from roadworthy.core.predict import TorchPredictor, predict, resolve_device
 from roadworthy.core.runs import RunRecord, peak_memory_mb, write_atomically
 from roadworthy.core.units import partition
+from roadworthy.deploy.bias import snap_biases
 from roadworthy.deploy.export import export_onnx
+from roadworthy.deploy.integer import IntegerPredictor
 from roadworthy.deploy.latency import latencies
-from roadworthy.deploy.parity import AGREEMENT, assert_parity, compare
+from roadworthy.deploy.parity import assert_parity, compare
 from roadworthy.deploy.runtimes import OrtPredictor
 from roadworthy.deploy.store import fill, load_meaning, save_quantized
 from roadworthy.errors import BadData, BadInput
@@ -48,6 +50,7 @@ from roadworthy.requests import QuantizeRequest, Solver, parse_bits
 
 CALIBRATION_IMAGES = 1024
 PARITY_IMAGES = 1024
+BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -61,22 +64,16 @@ class QuantizedModel:
     def export(self, path: str | Path) -> dict[str, Any]:
         """Write ONNX, compare it with the simulation on the calibration images, keep it if equal.
 
-        Integer kernels below 8 bits round the bias to the grid of their products; where that
-        shows, the file has the runtime decode the weights and compute in floating point instead.
-
         Raises:
             ParityError: the runtime disagrees on more than 0.5 % of them; nothing is written.
         """
-        simulated = predict(TorchPredictor(self.module), self.example.split(64))
+        batches = self.example.split(BATCH)
         with write_atomically(Path(path)) as temporary:
-            for integer_kernels in (True, False):
-                facts = export_onnx(self.module, self.example[:2], temporary, integer_kernels)
-                deployed = predict(OrtPredictor(temporary), self.example.split(64))
-                found = compare(simulated, deployed)
-                if found.agreement >= AGREEMENT:
-                    break
-            assert_parity(found, self.module, temporary, self.example[:64])
-        return {**asdict(facts), "parity": found.to_dict(), "integer_kernels": integer_kernels}
+            facts = export_onnx(self.module, self.example[:2], temporary)
+            simulated = predict(IntegerPredictor(self.module), batches)
+            found = compare(simulated, predict(OrtPredictor(temporary), batches))
+            assert_parity(found, self.module, temporary, self.example[:BATCH])
+        return {**asdict(facts), "parity": found.to_dict()}
 
 
 def quantize(
@@ -109,6 +106,7 @@ def quantize(
     chosen = backend(backend_name, method.act_bits)
     plan = Plan(method, chosen, Widths(method.weight_bits, method.act_bits))
     done = compress(graph, images, plan, Run(seed, progress=progress))
+    snap_biases(done.module)
     return QuantizedModel(done.module, done.facts, images[:PARITY_IMAGES])
 
 
@@ -164,6 +162,7 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
         else:
             done = compress_within(graph, images.to(device), labels, plan, run, scheme.max_drop)
     module = done.module.cpu()
+    snap_biases(module)
     numbers = _deploy(module, graph.cpu(), images, out)
     numbers |= _judge(request, loaded, module, preprocess, out)
     meaning = {**config, "input_shape": list(images.shape[1:]), "layers": done.facts["layers"]}
@@ -242,9 +241,9 @@ def _identity(dataset: Dataset, skipped: int) -> dict[str, Any]:
     }
 
 
-def _deploy(module: nn.Module, graph: nn.Module, images: Tensor, out: Path) -> dict[str, Any]:
+def _deploy(module: fx.GraphModule, graph: nn.Module, images: Tensor, out: Path) -> dict[str, Any]:
     """Write model.onnx once it agrees with the simulation; size and speed against float."""
-    quantized = QuantizedModel(module, {}, images[:PARITY_IMAGES])  # pyright: ignore[reportArgumentType]
+    quantized = QuantizedModel(module, {}, images[:PARITY_IMAGES])
     facts = quantized.export(out / "model.onnx")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "float.onnx"
@@ -270,7 +269,7 @@ def _deploy(module: nn.Module, graph: nn.Module, images: Tensor, out: Path) -> d
 def _judge(
     request: QuantizeRequest,
     loaded: LoadedModel,
-    module: nn.Module,
+    module: fx.GraphModule,
     preprocess: Preprocess,
     out: Path,
 ) -> dict[str, Any]:
@@ -282,10 +281,11 @@ def _judge(
     images, labels = join(parts)
     forms = {
         "float": TorchPredictor(loaded.module, "float"),
-        "simulated": TorchPredictor(module, "simulated"),
+        "simulated": IntegerPredictor(module),
         "deployed": OrtPredictor(out / "model.onnx"),
     }
-    answers = {name: predict(form, images.split(64)) for name, form in forms.items()}
+    answers = {name: predict(form, images.split(BATCH)) for name, form in forms.items()}
+    check_labels(dataset, answers["float"].shape[1])
     found: dict[str, Any] = {name: _score(a, labels) for name, a in answers.items()}
     fp, low = (correct(answers[name], labels) for name in ("float", "deployed"))
     found["change"] = paired_bootstrap(fp, low, request.seed)._asdict()

@@ -1,0 +1,52 @@
+"""What every image is at the border between two units: in memory while it fits, else on disk."""
+
+import tempfile
+import weakref
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+BATCH = 64
+
+
+class Cache:
+    """Makes tensors of a row per image, at most `memory` bytes of them in memory.
+
+    What does not fit is mapped from a file that has no name any more: the system pages it in and
+    out, and it is gone with the tensor, even after a kill.
+    """
+
+    def __init__(self, memory: int, folder: Path | None = None) -> None:
+        self.memory, self.folder = memory, folder
+        self.used = self.spilled = 0
+
+    def collect(self, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        """`function` over `rows` ``[n ...]`` in batches, results joined along the first axis."""
+        kept: Tensor | None = None
+        with torch.no_grad():
+            for start in range(0, len(rows), BATCH):
+                part = function(rows[start : start + BATCH])
+                if kept is None:
+                    kept = self._empty((len(rows), *part.shape[1:]), part)
+                kept[start : start + len(part)] = part
+        assert kept is not None
+        return kept
+
+    def _empty(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        size = prod(shape) * like.element_size()
+        if like.device.type != "cpu" or self.used + size <= self.memory:
+            made = torch.empty(shape, dtype=like.dtype, device=like.device)
+            self.used += size
+            weakref.finalize(made, self._release, size)
+            return made
+        self.spilled += size
+        with tempfile.NamedTemporaryFile(dir=self.folder) as file:
+            file.truncate(size)
+            flat = torch.from_file(file.name, shared=True, size=prod(shape), dtype=like.dtype)
+        return flat.view(shape)
+
+    def _release(self, size: int) -> None:
+        self.used -= size
