@@ -93,7 +93,11 @@ def classes(predict: Predict, images: np.ndarray, batch: int = 128) -> np.ndarra
 
 
 def peak_megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Peak resident memory; not rusage's on Linux, which counts the parent's before exec."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
+    return (peaks[0] if peaks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024
 
 
 def measure(cell: Cell, quantize: Callable[[Cell], Predict], out: Path) -> dict[str, object]:

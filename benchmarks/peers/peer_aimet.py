@@ -1,8 +1,8 @@
 """aimet-onnx: weights per channel and symmetric, ranges by its `tf_enhanced` scheme.
 
 `adaround` runs AdaRound at the tool's default of 10000 iterations a layer, `adaround-500` at 500.
-It does not look at activation quantizers, so columns of equal weight width share its result and each
-carries its whole cost.
+It does not look at activation quantizers, so columns of equal weight width share its result, and
+each carries its whole cost.
 """
 
 from __future__ import annotations
