@@ -19,7 +19,8 @@ from roadworthy.core.data import load_data
 from roadworthy.core.models import load_model
 from roadworthy.deploy.export import export_onnx
 from roadworthy.errors import BadData, BadModel
-from roadworthy.report.tree import Tree
+from roadworthy.report.facts import read_facts
+from roadworthy.report.tree import Tree, read_run
 
 needs_photos = pytest.mark.skipif(
     not all(map(find_spec, ("skimage", "sklearn", "foolbox"))),
@@ -109,3 +110,24 @@ def test_samples_of_an_unchanged_export_never_differ(tmp_path: Path) -> None:
     assert len(rows) == 20
     assert all(row.text("float") == row.text("deployed") for row in rows)
     assert sum(row.text("float") == row.text("label") for row in rows) == 18
+
+
+@needs_photos
+@needs_weights
+def test_the_whole_journey_ends_in_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo_module, "CROPS", 1)
+    report = demo_module.demo(tmp_path, device="cpu")
+    html, printed = report.read_text(), capsys.readouterr().out
+    facts = read_facts(read_run(tmp_path / "w8a8"), tmp_path / "w8a8")
+    assert facts.agreement is not None
+    assert facts.agreement >= 0.995
+    assert facts.change is not None
+    assert facts.change >= -10
+    assert facts.size_ratio is not None
+    assert facts.size_ratio < 0.3
+    assert "W8A8" in printed
+    assert str(report) in printed
+    assert html.count("data:image/jpeg") == 20
+    assert "bald eagle" in html

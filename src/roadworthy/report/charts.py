@@ -167,7 +167,9 @@ def whiskers(rows: Sequence[tuple[str, float, float | None, float | None]]) -> C
     """One dot per row with its interval across; `top` and `bottom` of a mark are the whisker."""
     ends = [v for _, value, low, high in rows for v in (value, low, high) if v is not None]
     pad = max((max(ends) - min(ends)) * 0.15, 0.25)
-    ticks = nice_ticks(min(ends) - pad, max(ends) + pad, 4)
+    bounds = (0.0, 100.0) if min(ends) >= 0 and max(ends) <= 100 else (-math.inf, math.inf)
+    wanted = nice_ticks(min(ends) - pad, max(ends) + pad, 4)
+    ticks = [tick for tick in wanted if bounds[0] <= tick <= bounds[1]]
     across = Scale(ticks[0], ticks[-1], 0.0, 100.0)
     marks = tuple(
         Mark(

@@ -123,15 +123,17 @@ def _counted(ops: Sequence[str]) -> tuple[str, ...]:
 
 def _origins(tree: Tree) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
     seed = [("seed", s)] if (s := tree.text("seed")) else []
-    settings = [leaf for leaf in tree.leaves("config") if not leaf[0].startswith("settings.")]
-    timed = ("float_ms", "quantized_ms")
-    runtime = [leaf for leaf in tree.leaves("latency") if leaf[0] not in timed]
+    settings = [
+        (key, value)
+        for key, value in tree.leaves("config")
+        if not key.startswith("settings.") and value != "[]"
+    ]
     groups = (
         ("Settings", [*settings, *seed]),
         ("Data", tree.leaves("data")),
         ("Host", tree.leaves("host")),
         ("Versions", tree.leaves("versions")),
-        ("Runtime", [(key.removeprefix("settings."), value) for key, value in runtime]),
+        ("Runtime", tree.leaves("latency.settings")),
         ("Files", [*tree.leaves("files"), *tree.leaves("onnx")]),
         ("Method", tree.leaves("config.settings")),
     )

@@ -115,7 +115,7 @@ def _accuracy(facts: Facts, subject: str) -> str | None:
         return f"{subject}: {points(alone.value)} {facts.metric}" if alone else None
     if before is None:
         return f"{subject} reaches {points(after.value)} points"
-    if after.value >= before.value:
+    if after.value > before.value:
         return f"{subject} reaches {points(after.value)} points, float {points(before.value)}"
     return f"{subject} keeps {points(after.value)} of {points(before.value)} points"
 
