@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -166,6 +167,8 @@ def run(job: Job, venvs: Path, out: Path, timeout: float) -> Result:
             timeout=timeout,
         )
         (out / "cells" / f"{job.key}.log").write_text(done.stdout + done.stderr)
+        if done.returncode < 0:
+            return {"failed": f"ended by {signal.Signals(-done.returncode).name}"}
         if done.returncode:
             return {"failed": last_line(done.stderr)}
         return json.loads(done.stdout.strip().rsplit("\n", 1)[-1])
