@@ -44,13 +44,13 @@ def set_act_ranges(unit: nn.Module, batches: Iterable[Tensor], method: Method) -
         unit(batch)
     set_enabled(unit, True)
     for module in found:
-        seen = histogram(module.seen or [])
-        module.seen = None
-        if not (seen.low > -torch.inf and seen.high < torch.inf):
+        tensors, module.seen = module.seen or [], None
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
             raise BadInput(
                 "the model computes NaN or infinite activations on the calibration images; "
                 "check its weights and the preprocessing"
             )
+        seen = histogram(tensors)
         module.set_range(*activation_range(seen, module.grid, method.act_range))
 
 

@@ -46,6 +46,8 @@ def reconstruct(
     begin = time.perf_counter()
     generator = torch.Generator(samples.fp.device).manual_seed(seed)
     first = evaluate(unit, samples, settings)
+    if not _learnable(unit, settings):
+        return Outcome(first, first, 0.0)
     take_step = stepper(unit, samples, settings, generator)
     for step in range(settings.iterations):
         loss = take_step(step)
@@ -114,6 +116,17 @@ def quantizers(unit: nn.Module) -> Iterable[WeightQuantizer | ActQuantizer | Bia
     for module in unit.modules():
         if isinstance(module, WeightQuantizer | ActQuantizer | Bias):
             yield module
+
+
+def _learnable(unit: nn.Module, settings: Pass) -> bool:
+    """Whether this pass has anything to learn in `unit`."""
+    found = {type(module) for module in quantizers(unit)}
+    weights = settings.rounding is not None or settings.weight_scale_lr is not None
+    return (
+        (weights and WeightQuantizer in found)
+        or (settings.act_scale is not None and ActQuantizer in found)
+        or (settings.bias_lr is not None and Bias in found)
+    )
 
 
 def _prepare(

@@ -61,6 +61,6 @@ def _fold(graph: fx.GraphModule, layer: fx.Node, norm: fx.Node, weight: Tensor) 
         new_bias = graph.graph.get_attr(
             add_buffer(graph, target.removesuffix("weight") + "bias", offset.to(weight.dtype))
         )
-    layer.args = (layer.args[0], new_weight, new_bias, *layer.args[3:])
+    layer.args = (layer.all_input_nodes[0], new_weight, new_bias, *layer.args[3:])
     norm.replace_all_uses_with(layer)
     graph.graph.erase_node(norm)
