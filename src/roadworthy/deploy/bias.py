@@ -44,7 +44,7 @@ def _snap(module: fx.GraphModule, node: fx.Node) -> bool:
         return False
     if not isinstance(bias, fx.Node) or bias.op != "get_attr":
         return False
-    step = _value(module, source.args[1]).double() * _weight_step(module, node, source)
+    step = _value(module, source.args[1]).double() * weight_step(module, node, source)
     value = _value(module, bias)
     if step.numel() != value.numel():
         return False
@@ -53,7 +53,7 @@ def _snap(module: fx.GraphModule, node: fx.Node) -> bool:
     return True
 
 
-def _weight_step(module: fx.GraphModule, node: fx.Node, source: fx.Node) -> Tensor:
+def weight_step(module: fx.GraphModule, node: fx.Node, source: fx.Node) -> Tensor:
     """Scale of the weight as the runtime holds it: finer where a byte has bits to spare."""
     codes, scale, zero, axis, bits = cast(fx.Node, node.args[1]).args
     numbers = _value(module, codes)

@@ -30,7 +30,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, fx
 
-from roadworthy.deploy.bias import _weight_step  # pyright: ignore[reportPrivateUsage]
+from roadworthy.deploy.bias import weight_step
 
 aten, ops = torch.ops.aten, torch.ops.roadworthy
 _EXACT_FLOAT32 = 2**24
@@ -168,7 +168,7 @@ class Integers(fx.Interpreter):
         while source.target in _CARRIERS:
             source = cast(fx.Node, source.args[0])
         module = cast(fx.GraphModule, self.module)
-        factor = torch.round(scale.double() / _weight_step(module, n, source)).float()
+        factor = torch.round(scale.double() / weight_step(module, n, source)).float()
         shape = [-1] + [1] * (codes.ndim - 1)
         centred = (codes.float() - zero.float().view(shape)) * factor.view(shape)
         return centred, scale / factor

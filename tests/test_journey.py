@@ -1,0 +1,107 @@
+"""The whole way on a small trained-like model: what is left behind, and that it is true."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from compress.small import images, network
+
+from roadworthy.cli import main
+from roadworthy.core.runs import RunRecord
+from roadworthy.deploy.runtimes import OrtPredictor
+from roadworthy.errors import ParityError
+from roadworthy.journey import load_quantized
+
+MODEL = """
+import sys
+sys.path.insert(0, {tests!r})
+from compress.small import network as build
+PREPROCESS = {{"mean": [0.5, 0.5, 0.5], "std": [0.125, 0.125, 0.125]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model file and stored images, labelled by the model itself."""
+    folder = tmp_path_factory.mktemp("journey")
+    (folder / "net.py").write_text(MODEL.format(tests=str(Path(__file__).parent)))
+    pixels = ((images(160) + 4) * 32).clamp(0, 255).byte()
+    labels = network()((pixels.float() / 255 - 0.5) * 8).argmax(1)
+    np.savez(folder / "x.npz", x=pixels.permute(0, 2, 3, 1).numpy(), y=labels.numpy())
+    return folder
+
+
+def command(place: Path, out: Path, *more: str) -> list[str]:
+    data = f"npz:{place}/x.npz?x=x&y=y"
+    start = ["quantize", f"py:{place}/net.py:build", "--data", data, "--eval", data]
+    return [*start, "--out", str(out), "--iterations", "20", "--json", *more]
+
+
+@pytest.fixture(scope="module")
+def done(place: Path) -> Path:
+    out = place / "w4a4"
+    assert main(command(place, out, "--bits", "w4a4")) == 0
+    return out
+
+
+def test_everything_promised_is_there(done: Path) -> None:
+    wanted = {"model.onnx", "model.safetensors", "quantization.json", "run.json", "report.html"}
+    assert {path.name for path in done.iterdir()} == wanted
+    run = RunRecord.load(done).to_dict()
+    for form in ("float", "simulated", "deployed"):
+        assert 0 <= run[form]["value"] <= 1
+    assert run["parity"]["agreement"] >= 0.995
+    assert run["seconds"] > 0
+    assert run["peak_memory_mb"] > 0
+    assert {unit["name"] for unit in run["units"]} == {"0", "2", "3", "6"}
+
+
+def test_the_stored_model_is_the_deployed_one(done: Path) -> None:
+    x = images(32)
+    module = load_quantized(done)
+    with torch.no_grad():
+        simulated = module(x)
+    deployed = OrtPredictor(done / "model.onnx")(x)
+    assert float((simulated.argmax(1) == deployed.argmax(1)).float().mean()) >= 0.95
+
+
+def test_evaluate_finds_the_recorded_value(
+    done: Path, place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(done), "--data", f"npz:{place}/x.npz?x=x&y=y", "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert found["value"] == RunRecord.load(done).to_dict()["deployed"]["value"]
+
+
+def test_a_file_that_disagrees_is_not_left_behind(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ParityError("agrees on 12 %")
+
+    monkeypatch.setattr("roadworthy.journey.assert_parity", refuse)
+    assert main(command(place, place / "bad", "--bits", "w8a8", "--method", "mse")) == 1
+    assert "12 %" in capsys.readouterr().err
+    assert not (place / "bad" / "model.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--bits", "w9a4"), "w2a2 to w8a8"),
+        (("--blocks", "nowhere"), "nowhere"),
+        (("--calib-size", "9999"), "holds 160 images"),
+        (("--calib-size", "8"), "a step draws 32"),
+        (("--preprocess", "nothing.yaml"), "nothing.yaml"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(
+    place: Path, more: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(place, place / "never", *more)) == 2
+    text = capsys.readouterr().err.strip()
+    assert message in text
+    assert "\n" not in text
+    assert not (place / "never" / "model.onnx").exists()
