@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -12,6 +13,8 @@ install_import_hook(
     "roadworthy", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 )
 
+# The networks here are too small to share among threads, and a busy machine makes threads wait.
+torch.set_num_threads(1)
 # A slow machine is no failure.
 settings.register_profile("roadworthy", deadline=None, max_examples=50)
 settings.load_profile("roadworthy")
