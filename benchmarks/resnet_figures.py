@@ -96,7 +96,7 @@ def first_of_each_class(data: Dataset, count: int) -> Dataset:
 def run(given: argparse.Namespace, method: str, column: str, seed: int, sets: dict) -> dict:
     weight_bits, act_bits = parse_bits(column)
     solver = Solver(method, given.effort, given.iterations)
-    settings: Method = method_of(solver, weight_bits, act_bits)
+    settings: Method = method_of(solver, weight_bits, act_bits, len(sets["calibration"][0]))
     images = sets["calibration"][0]
     graph = capture(MODELS[given.model](), images[:1])
     plan = Plan(settings, ACADEMIC, Widths(weight_bits, act_bits))

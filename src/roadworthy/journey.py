@@ -15,13 +15,13 @@ from roadworthy.compress.engine import Progress, Run, prepare, whole_model
 from roadworthy.compress.freeze import freeze
 from roadworthy.compress.methods import (
     BRECQ,
-    EFFORT,
     AdaRound,
     Method,
     MinMax,
     Mse,
     QDrop,
     QDropPlus,
+    steps_for,
     with_iterations,
 )
 from roadworthy.compress.mixed import compress_within
@@ -110,8 +110,8 @@ def quantize(
     return QuantizedModel(done.module, done.facts, images[:PARITY_IMAGES])
 
 
-def method_of(solver: Solver, weight_bits: int, act_bits: int) -> Method:
-    """The method that a request names, at its effort or number of steps."""
+def method_of(solver: Solver, weight_bits: int, act_bits: int, images: int) -> Method:
+    """The method that a request names, at its effort (for that many images) or number of steps."""
     kinds: dict[str, type[Method]] = {
         "minmax": MinMax,
         "mse": Mse,
@@ -121,7 +121,7 @@ def method_of(solver: Solver, weight_bits: int, act_bits: int) -> Method:
         "qdrop-plus": QDropPlus,
     }
     method = kinds[solver.method](weight_bits, act_bits)
-    steps = solver.iterations or EFFORT[solver.effort]
+    steps = solver.iterations or steps_for(solver.effort, images)
     return with_iterations(method, steps, solver.batch_size)
 
 
@@ -146,7 +146,7 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
     graph = capture(loaded.module, images[:1]).to(device)
     scheme = request.scheme
     chosen = backend(scheme.backend, scheme.act_bits)
-    method = method_of(request.solver, scheme.weight_bits, scheme.act_bits)
+    method = method_of(request.solver, scheme.weight_bits, scheme.act_bits, len(images))
     widths = Widths(scheme.weight_bits, scheme.act_bits, tuple(scheme.keep_8bit))
     plan = Plan(method, chosen, widths, request.solver.blocks)
     config = _config(request, preprocess, chosen.name, method)

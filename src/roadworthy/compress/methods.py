@@ -180,7 +180,18 @@ class QDropPlus(Method):
 
 
 EFFORT: dict[Effort, int] = {"quick": 500, "standard": 2_000, "paper": 20_000}
-"""Steps per unit of each effort."""
+"""Steps per unit of each effort, for 1024 calibration images."""
+
+
+def steps_for(effort: Effort, images: int) -> int:
+    """Steps per unit: `paper` as published, the others as many epochs of fewer images.
+
+    >>> steps_for("standard", 1024), steps_for("standard", 256), steps_for("paper", 256)
+    (2000, 500, 20000)
+    """
+    if effort == "paper":
+        return EFFORT[effort]
+    return max(50, round(EFFORT[effort] * min(1.0, images / 1024)))
 
 
 def with_iterations(method: Method, steps: int, batch_size: int | None = None) -> Method:
