@@ -8,7 +8,7 @@ from typing import Any
 class UnitProgress:
     """A bar on a terminal, silence elsewhere; always on stderr."""
 
-    def __init__(self, text: str, units: int = 0) -> None:
+    def __init__(self, text: str) -> None:
         self._text, self._bar, self._tasks = text, None, dict[str, Any]()
         if sys.stderr.isatty():
             self._bar = _bar()

@@ -5,7 +5,6 @@ changing a bit of its output beyond BatchNorm folding: in-place operators become
 inactive dropout goes, fused attention is opened so that its two products can be quantized.
 """
 
-import operator
 import re
 from typing import Any
 
@@ -195,8 +194,3 @@ def module_path(node: fx.Node) -> list[tuple[str, str]]:
         for path, kind in stack.values()
         if path
     ]
-
-
-def is_getitem(node: fx.Node) -> bool:
-    """Whether `node` picks one of several results."""
-    return node.target is operator.getitem
