@@ -1,5 +1,6 @@
 """The whole way of a model: captured, compressed, exported, proven, recorded."""
 
+import hashlib
 import tempfile
 import time
 from collections.abc import Iterable
@@ -150,7 +151,12 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
     widths = Widths(scheme.weight_bits, scheme.act_bits, tuple(scheme.keep_8bit))
     plan = Plan(method, chosen, widths, request.solver.blocks)
     config = _config(request, preprocess, chosen.name, method)
-    fingerprint = {**config, "sha256": dataset.sha256, "seed": request.seed}
+    fingerprint = {
+        **config,
+        "images": dataset.sha256,
+        "weights": _digest(loaded.module),
+        "seed": request.seed,
+    }
     finished = Finished(out / ".unfinished", fingerprint)
     if not request.resume:
         finished.clear()
@@ -183,6 +189,15 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
     write_report([out], out / "report.html")
     finished.clear()
     return record
+
+
+def _digest(module: nn.Module) -> str:
+    """Hash of all weights: a kept unit belongs to the checkpoint that it was learned from."""
+    total = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        total.update(name.encode())
+        total.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
 
 
 def _folder(out: Path) -> Path:
