@@ -196,7 +196,8 @@ def _digest(module: nn.Module) -> str:
     total = hashlib.sha256()
     for name, value in module.state_dict().items():
         total.update(name.encode())
-        total.update(value.detach().cpu().contiguous().numpy().tobytes())
+        raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        total.update(raw.numpy().tobytes())
     return total.hexdigest()
 
 
