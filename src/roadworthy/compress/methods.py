@@ -179,7 +179,7 @@ class QDropPlus(Method):
     )
 
 
-EFFORT: dict[Effort, int] = {"quick": 500, "standard": 2_000, "paper": 20_000}
+EFFORT: dict[Effort, int] = {"quick": 250, "standard": 1_000, "paper": 20_000}
 """Steps per unit of each effort, for 1024 calibration images."""
 
 
@@ -187,7 +187,7 @@ def steps_for(effort: Effort, images: int) -> int:
     """Steps per unit: `paper` as published, the others as many epochs of fewer images.
 
     >>> steps_for("standard", 1024), steps_for("standard", 256), steps_for("paper", 256)
-    (2000, 500, 20000)
+    (1000, 250, 20000)
     """
     if effort == "paper":
         return EFFORT[effort]
