@@ -1,4 +1,4 @@
-"""The three CIFAR-10 sets of every figure: calibration images, test A, test B.
+"""The CIFAR-10 sets of every figure: calibration, validation, test A, test B.
 
 Test B is the last 200 images of each class in the JPEG test store. The store is sorted by class, so
 its first 2000 images would hold two classes only; the last of each class share no image with test A
@@ -43,11 +43,22 @@ def test_a() -> Labelled:
     return _lossless("te")
 
 
+def validation() -> Labelled:
+    """2000 JPEG training images [n 3 32 32], normalised, and labels [n]: what settings are chosen
+    by. Some of them may be calibration images, none is a test image."""
+    with np.load(_folder() / "train.npz") as z:
+        return _decoded(z, np.random.default_rng(5).choice(len(z["label"]), 2000, replace=False))
+
+
 def test_b() -> Labelled:
     """2000 JPEG test images [n 3 32 32], normalised, and labels [n]."""
     with np.load(_folder() / "test.npz") as z:
-        blob, ends, labels = z["jpeg"], z["offset"], z["label"].astype(np.int64)
-    chosen = np.concatenate([np.flatnonzero(labels == k)[-200:] for k in range(10)])
+        last = [np.flatnonzero(z["label"] == k)[-200:] for k in range(10)]
+        return _decoded(z, np.concatenate(last))
+
+
+def _decoded(store: np.lib.npyio.NpzFile, chosen: np.ndarray) -> Labelled:
+    blob, ends, labels = store["jpeg"], store["offset"], store["label"].astype(np.int64)
     raw = (blob[ends[i] : ends[i + 1]].tobytes() for i in chosen)
     images = np.stack([np.asarray(Image.open(io.BytesIO(r)).convert("RGB")) for r in raw])
     return normalised(images), labels[chosen]

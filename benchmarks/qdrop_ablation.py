@@ -1,20 +1,19 @@
 """What each ingredient of qdrop-plus gains on ResNet-20, one added after the other.
 
-Chosen by is `val`: 2000 images of the JPEG train store that neither calibrate nor test. A and B are
-the test sets of resnet_figures.py, shown beside it.
+Chosen by is `val`: 2000 images of the JPEG train store, none of them a test image. A and B are the
+test sets of resnet_figures.py, shown beside it.
 
     python benchmarks/qdrop_ablation.py --bits w2a2 --iterations 400 --seed 0
 """
 
 import argparse
-import os
 import time
 from dataclasses import replace
 
-import numpy as np
+import cifar_sets
 import torch
 from resnet_cifar import resnet20
-from resnet_figures import datasets, preprocess
+from resnet_figures import image_sets
 
 from roadworthy.compress.engine import Run
 from roadworthy.compress.methods import ActScale, Method, Pass, Rounding
@@ -22,7 +21,6 @@ from roadworthy.compress.place import Widths
 from roadworthy.compress.quantize import Plan, compress
 from roadworthy.core.backends import ACADEMIC
 from roadworthy.core.capture import capture
-from roadworthy.core.data import load_data, load_tensor
 from roadworthy.core.metrics import accuracy
 from roadworthy.core.predict import TorchPredictor, predict
 from roadworthy.requests import parse_bits
@@ -70,8 +68,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     weight_bits, act_bits = parse_bits(given.bits)
-    sets = {name: load_tensor(found, preprocess()) for name, found in datasets().items()}
-    sets["val"] = validation()
+    x, y = cifar_sets.validation()
+    sets = {"val": (torch.from_numpy(x), torch.from_numpy(y))} | image_sets()
     images = sets.pop("calibration")[0]
     graph = capture(resnet20(), images[:1])
     print("| variant | val | A | B | CPU s |\n|---|---|---|---|---|")
@@ -89,12 +87,6 @@ def main() -> None:
         }
         row = " | ".join(f"{scores[key]:.1f}" for key in ("val", "A", "B"))
         print(f"| {name} | {row} | {spent:.0f} |", flush=True)
-
-
-def validation() -> tuple[torch.Tensor, torch.Tensor]:
-    data = load_data(f"npz:{os.environ['ROADWORTHY_DATA']}/cifar10/train.npz")
-    chosen = np.random.default_rng(5).choice(len(data), 2000, replace=False)
-    return load_tensor(replace(data, indices=tuple(int(i) for i in chosen)), preprocess())
 
 
 if __name__ == "__main__":

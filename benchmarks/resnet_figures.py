@@ -1,23 +1,23 @@
 """The CIFAR figures of docs/qdrop.md: every method, width and seed on one protocol.
 
-Calibration: the 1024 `xcal` images. Test A: the 1017 lossless test images. Test B: the first 200
-images of each class of the JPEG test store (the store is sorted by class; about half of them are
-images of A, once recompressed, and count once in the paired gain). First and last layer at
-8 bit. Finished cells are kept in --out, so a killed run goes on; several processes may share it
-when they work on different columns.
+Calibration and tests are those of cifar_sets.py, first and last layer are at 8 bit. Every model is
+written to ONNX, and the answers are those of onnxruntime; `parity` is the lowest agreement of the
+column's files with the simulation on the calibration images. Finished cells are kept in --out, so a
+killed run goes on; several processes may share it when they work on different columns.
 
     python benchmarks/resnet_figures.py --methods qdrop qdrop-plus --columns w2a2 --seeds 0 1 2
 """
 
 import argparse
 import json
-import os
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
+import cifar_sets
 import torch
-from resnet_cifar import PREPROCESS, resnet20, resnet56
+from resnet_cifar import resnet20, resnet56
 
 from roadworthy.compress.engine import Run
 from roadworthy.compress.methods import Method
@@ -25,15 +25,13 @@ from roadworthy.compress.place import Widths
 from roadworthy.compress.quantize import Plan, compress
 from roadworthy.core.backends import ACADEMIC
 from roadworthy.core.capture import capture
-from roadworthy.core.data import Dataset, load_data, load_tensor
-from roadworthy.core.images import Preprocess
 from roadworthy.core.metrics import mcnemar, paired_bootstrap
 from roadworthy.core.predict import predict
 from roadworthy.core.progress import track
 from roadworthy.core.runs import peak_memory_mb, write_atomically
 from roadworthy.deploy.bias import snap_biases
-from roadworthy.deploy.integer import IntegerPredictor
-from roadworthy.journey import method_of
+from roadworthy.deploy.runtimes import OrtPredictor
+from roadworthy.journey import PARITY_IMAGES, QuantizedModel, method_of
 from roadworthy.requests import Solver, parse_bits
 
 MODELS = {"resnet20": resnet20, "resnet56": resnet56}
@@ -43,7 +41,7 @@ def main() -> None:
     given = arguments()
     torch.set_num_threads(given.threads)
     given.out.mkdir(parents=True, exist_ok=True)
-    sets = {name: load_tensor(found, preprocess()) for name, found in datasets().items()}
+    sets = image_sets()
     cells = [(m, c, s) for c in given.columns for m in given.methods for s in given.seeds]
     for method, column, seed in track(cells, "cells"):
         path = given.out / f"{given.model}-{method}-{column}-{steps(given)}-{seed}.json"
@@ -71,26 +69,14 @@ def steps(given: argparse.Namespace) -> str:
     return str(given.iterations or given.effort)
 
 
-def preprocess() -> Preprocess:
-    return Preprocess.from_dict(PREPROCESS)
-
-
-def datasets() -> dict[str, Dataset]:
-    folder = os.environ["ROADWORTHY_DATA"]
-    lossless = f"npz:{folder}/cifar10/lossless.npz"
-    return {
-        "calibration": load_data(f"{lossless}?x=xcal&y=ycal"),
-        "A": load_data(f"{lossless}?x=xte&y=yte"),
-        "B": first_of_each_class(load_data(f"npz:{folder}/cifar10/test.npz"), 200),
+def image_sets() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Images [n 3 32 32] and labels [n] by name."""
+    found = {
+        "calibration": cifar_sets.calibration(),
+        "A": cifar_sets.test_a(),
+        "B": cifar_sets.test_b(),
     }
-
-
-def first_of_each_class(data: Dataset, count: int) -> Dataset:
-    by_class: dict[int, list[int]] = {}
-    for index in range(len(data)):
-        by_class.setdefault(data.label(index) or 0, []).append(data.indices[index])
-    chosen = tuple(i for label in sorted(by_class) for i in by_class[label][:count])
-    return Dataset(data.spec, data.classes, data.source, chosen)
+    return {name: (torch.from_numpy(x), torch.from_numpy(y)) for name, (x, y) in found.items()}
 
 
 def run(given: argparse.Namespace, method: str, column: str, seed: int, sets: dict) -> dict:
@@ -104,15 +90,22 @@ def run(given: argparse.Namespace, method: str, column: str, seed: int, sets: di
     module = compress(graph, images, plan, Run(seed)).module
     snap_biases(module)
     cost = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
-    answers = {
-        name: predict(IntegerPredictor(module), sets[name][0].split(250)).argmax(1).tolist()
-        for name in ("A", "B")
-    }
-    return {**cost, "peak_mb": peak_memory_mb(), "answers": answers}
+    cost["peak_mb"] = peak_memory_mb()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        facts = QuantizedModel(module, {}, images[:PARITY_IMAGES]).export(path)
+        deployed = OrtPredictor(path)
+        answers = {
+            name: predict(deployed, sets[name][0].split(250)).argmax(1).tolist()
+            for name in ("A", "B")
+        }
+    return {**cost, "parity": facts["parity"]["agreement"], "answers": answers}
 
 
 def table(given: argparse.Namespace, sets: dict) -> str:
-    lines = [f"{given.model}, {steps(given)}, seeds {given.seeds}: A / B top-1, mean (sd), CPU s"]
+    lines = [
+        f"{given.model}, {steps(given)}, seeds {given.seeds}: A / B top-1, mean (sd), CPU s, parity"
+    ]
     lines += ["", "| method | " + " | ".join(given.columns) + " |"]
     lines += ["|---" * (len(given.columns) + 1) + "|"]
     for method in given.methods:
@@ -142,27 +135,14 @@ def summary(given: argparse.Namespace, method: str, column: str, sets: dict) -> 
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
         parts.append(f"{statistics.mean(values):.1f} ({spread:.1f})")
     cpu = statistics.mean(cell["cpu"] for cell in cells)
-    return " / ".join(parts) + f", {cpu:.0f} s"
-
-
-def not_in_a(labels_a: torch.Tensor, labels_b: torch.Tensor) -> torch.Tensor:
-    """A is the beginning of the test set: the first images of each class of B are A's, as JPEG."""
-    rank = torch.zeros_like(labels_b)
-    for label in labels_b.unique():
-        rank[labels_b == label] = torch.arange(int((labels_b == label).sum()))
-    return rank >= labels_a.bincount(minlength=int(labels_b.max()) + 1)[labels_b]
+    parity = 100 * min(cell["parity"] for cell in cells)
+    return " / ".join(parts) + f", {cpu:.0f} s, {parity:.1f} %"
 
 
 def gain(given: argparse.Namespace, before: str, after: str, column: str, sets: dict) -> str:
-    """Paired over A and B together and over the seeds, images of B that A holds too left out."""
-    new = not_in_a(sets["A"][1], sets["B"][1])
+    """Paired over A and B together and over the seeds."""
     a, b = (
-        torch.cat(
-            [
-                torch.cat([right(cell, "A", sets), right(cell, "B", sets)[new]])
-                for cell in read(given, m, column)
-            ]
-        )
+        torch.cat([right(cell, name, sets) for cell in read(given, m, column) for name in "AB"])
         for m in (before, after)
     )
     found = paired_bootstrap(a, b, seed=0)

@@ -108,6 +108,7 @@ def our_step(block: str, images: torch.Tensor, method: Method) -> Callable[[], o
     set_enabled(module, False)
     target = in_batches(module, x)
     set_enabled(module, True)
+    x, target = (t.contiguous(memory_format=torch.channels_last) for t in (x, target))
     samples = Samples(x, x + 0.01 * torch.randn_like(x), target)
     settings: Pass = method.passes[0]
     step = stepper(module, samples, settings, torch.Generator().manual_seed(0))

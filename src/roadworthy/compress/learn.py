@@ -68,7 +68,7 @@ def stepper(
     def take(step: int) -> Tensor:
         schedule(step)
         index = torch.randint(count, size, generator=generator, device=device)
-        target = samples.target.index_select(0, index)
+        target = _draw(samples.target, index)
         out = unit(_input(samples, index, settings.keep_quantized_input, generator))
         loss, grad = _loss(out, target, settings.loss)
         optimiser.zero_grad(set_to_none=True)
@@ -80,10 +80,17 @@ def stepper(
 
 
 def _input(samples: Samples, index: Tensor, keep: float, generator: torch.Generator) -> Tensor:
-    quantized = samples.quantized.index_select(0, index)
+    quantized = _draw(samples.quantized, index)
     if samples.fp is samples.quantized or keep >= 1:
         return quantized
-    return mix(samples.fp.index_select(0, index), quantized, keep, generator)
+    return mix(_draw(samples.fp, index), quantized, keep, generator)
+
+
+def _draw(rows: Tensor, index: Tensor) -> Tensor:
+    """The rows ``[n c h w]`` at `index`, in memory as `rows` are: with channels last or not."""
+    if rows.is_contiguous():
+        return rows.index_select(0, index)
+    return rows.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
 
 
 def _loss(out: Tensor, target: Tensor, kind: str) -> tuple[Tensor, Tensor]:
@@ -96,7 +103,8 @@ def _loss(out: Tensor, target: Tensor, kind: str) -> tuple[Tensor, Tensor]:
         return (p * (log_p - log_q)).sum(-1).mean(), (log_q.exp() - p) / len(out)
     rest = out.numel() / out.shape[1 if out.ndim == 4 else -1]
     error = result - target
-    return torch.dot(error.flatten(), error.flatten()) / rest, error.mul_(2 / rest)
+    loss = torch.linalg.vector_norm(error).square() / rest
+    return loss, error.mul_(2 / rest)
 
 
 @torch.no_grad()

@@ -11,8 +11,8 @@ order in which onnxruntime's MLAS does it:
 ==============  ==================================================================
 convolution,    ``round(acc * (s_x * s_w / s_y)) + z_y`` with the bias, rounded to
 linear          ``s_x * s_w``, in ``acc``
-sum             ``round(fma(b, s_b / s_y, fma(a, s_a / s_y, c)))`` with
-                ``c = z_y - (s_a / s_y * z_a + s_b / s_y * z_b)``
+sum             ``round(fma(a, s_a / s_y, fma(b, s_b / s_y, c)))`` with
+                ``c = z_y - fma(s_a / s_y, z_a, s_b / s_y * z_b)``
 average pool    ``round(sum(x - z_x) * (s_x / (s_y * n))) + z_y``
 ReLU, ReLU6     bounds of the codes that follow
 ==============  ==================================================================
@@ -181,11 +181,9 @@ class Integers(fx.Interpreter):
 
         def onto(scale: Tensor, zero: Tensor) -> Tensor:
             of_a, of_b = a.scale / scale, b.scale / scale
-            fixed = zero - (of_a * a.zero + of_b * b.zero)
-            # A product of a code and a float32 is exact in float64: this is the fused multiply-add.
-            first = ((a.centred + a.zero).double() * of_a.double() + fixed.double()).float()
-            both = ((b.centred + b.zero).double() * of_b.double() + first.double()).float()
-            return torch.round(both)
+            fixed = zero - _fused(of_a, a.zero, of_b * b.zero)
+            first = _fused(b.centred + b.zero, of_b, fixed)
+            return torch.round(_fused(a.centred + a.zero, of_a, first))
 
         self.sums[n] = Sum(onto)
 
@@ -206,3 +204,8 @@ class Integers(fx.Interpreter):
             return torch.round(total * (held.scale / (scale * count))) + zero
 
         self.sums[n] = Sum(onto)
+
+
+def _fused(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """``a * b + c`` rounded once: a code times a float32 is exact in float64."""
+    return (a.double() * b.double() + c.double()).float()
