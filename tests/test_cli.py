@@ -66,11 +66,11 @@ def test_every_option_of_quantize_reaches_the_request(tmp_path: Path) -> None:
         "quantize m --data d --eval e --out o --bits w3a5 --method brecq --effort paper "
         "--iterations 7 --batch-size 9 --calib-size 11 --keep-8bit last --backend academic "
         "--blocks a,b --memory 1GB --max-drop 0.5 --preprocess imagenet --skip-bad --no-resume "
-        "--seed 3 --device cpu"
+        "--sensitivity --seed 3 --device cpu"
     )
     request = quantize_request(parse(line.split()))
     assert (request.model, request.out, request.seed) == ("m", Path("o"), 3)
-    assert (request.device, request.resume) == ("cpu", False)
+    assert (request.device, request.resume, request.sensitivity) == ("cpu", False, True)
     data, scheme, solver = request.data, request.scheme, request.solver
     assert (data.calibration, data.evaluation, data.calib_size) == ("d", "e", 11)
     assert (data.preprocess, data.skip_bad) == ("imagenet", True)

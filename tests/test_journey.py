@@ -42,7 +42,7 @@ def command(place: Path, out: Path, *more: str) -> list[str]:
 @pytest.fixture(scope="module")
 def done(place: Path) -> Path:
     out = place / "w4a4"
-    assert main(command(place, out, "--bits", "w4a4")) == 0
+    assert main(command(place, out, "--bits", "w4a4", "--sensitivity")) == 0
     return out
 
 
@@ -56,6 +56,12 @@ def test_everything_promised_is_there(done: Path) -> None:
     assert run["seconds"] > 0
     assert run["peak_memory_mb"] > 0
     assert {unit["name"] for unit in run["units"]} == {"0", "2", "3", "6"}
+    assert {row["layer"] for row in run["sensitivity"]} == {row["name"] for row in run["layers"]}
+    assert "Most sensitive layers" in (done / "report.html").read_text()
+
+
+def test_others_may_read_what_is_left_behind(done: Path) -> None:
+    assert len({path.stat().st_mode for path in done.iterdir()}) == 1
 
 
 def test_the_stored_model_is_the_deployed_one(done: Path) -> None:

@@ -58,7 +58,7 @@ def _run(given: argparse.Namespace) -> Any:
             from roadworthy.core.runs import RunRecord
             from roadworthy.demo import demo
 
-            report = demo(given.out, seed=given.seed)
+            report = demo(given.out, given.seed, given.device)
             runs = sorted(path.parent for path in given.out.glob("*/run.json"))
             return _plain({"report": report, "runs": [RunRecord.load(d).to_dict() for d in runs]})
 

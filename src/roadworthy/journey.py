@@ -29,6 +29,7 @@ from roadworthy.compress.mixed import compress_within
 from roadworthy.compress.place import Widths, place
 from roadworthy.compress.quantize import Plan, compress
 from roadworthy.compress.resume import Finished
+from roadworthy.compress.sensitivity import sensitivity
 from roadworthy.core.backends import ACADEMIC, backend
 from roadworthy.core.capture import capture
 from roadworthy.core.data import Dataset, batches, check_labels, join, load_data
@@ -167,6 +168,8 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
             done = compress(graph, images.to(device), plan, run)
         else:
             done = compress_within(graph, images.to(device), labels, plan, run, scheme.max_drop)
+    if request.sensitivity and scheme.max_drop is None:
+        done.facts["sensitivity"] = sensitivity(graph, images.to(device), plan)
     module = done.module.cpu()
     snap_biases(module)
     numbers = _deploy(module, graph.cpu(), images, out)

@@ -120,6 +120,7 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
     add("--blocks", default="", metavar="A,B", help="modules to reconstruct; see roadworthy blocks")
     add("--memory", default="4GB", metavar="SIZE", help="for activation caches (4GB)")
     add("--max-drop", type=float, metavar="POINTS", help="raise layers until the drop is smaller")
+    add("--sensitivity", action="store_true", help="measure what each layer costs by itself")
     add("--preprocess", metavar="SPEC", help=PREPROCESS)
     add("--skip-bad", action="store_true", help="leave unreadable images out and count them")
     add("--resume", action=argparse.BooleanOptionalAction, default=True, help="an interrupted run")
@@ -169,6 +170,7 @@ def quantize_request(given: argparse.Namespace) -> QuantizeRequest:
             parse_memory(given.memory),
             blocks,
         ),
+        sensitivity=given.sensitivity,
         resume=given.resume,
         seed=given.seed,
         device=given.device,

@@ -156,13 +156,17 @@ class Solver:
 
 @dataclass(frozen=True)
 class QuantizeRequest:
-    """Everything `roadworthy quantize` was asked for."""
+    """Everything `roadworthy quantize` was asked for.
+
+    `sensitivity` adds each layer's own cost to the record; mixed precision measures it anyway.
+    """
 
     model: str
     data: DataChoice
     out: Path
     scheme: Scheme = field(default_factory=Scheme)
     solver: Solver = field(default_factory=Solver)
+    sensitivity: bool = False
     resume: bool = True
     seed: int = 0
     device: Device = "auto"

@@ -35,6 +35,17 @@ def test_every_method_beats_calibration() -> None:
         assert error(method, 200) < base, type(method).__name__
 
 
+def test_the_network_pass_goes_slower_with_more_activation_bits() -> None:
+    def rates(bits: int) -> list[float]:
+        last = QDropPlus(2, bits).passes[-1]
+        assert last.rounding is not None
+        assert last.act_scale is not None
+        return [last.rounding.lr, last.act_scale.lr, last.weight_scale_lr or 0, last.bias_lr or 0]
+
+    assert rates(2) == [5e-3, 1e-3, 1e-3, 1e-3]
+    assert rates(4) == [rate / 4 for rate in rates(2)]
+
+
 def test_one_seed_gives_the_same_bits_and_another_others() -> None:
     first, again, other = (
         compress(graph(), images(), plan(), Run(seed)).module.state_dict() for seed in (0, 0, 1)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from roadworthy.compress.methods import Mse
 from roadworthy.compress.place import Widths
@@ -63,3 +63,35 @@ def test_every_logit_is_the_runtimes(tmp_path: Path, bits: tuple[int, int]) -> N
     floats = (TorchPredictor(module)(images) - deployed).abs().max()
     assert integers <= 1e-5 * deployed.abs().max()
     assert integers <= floats
+
+
+class Sum(nn.Module):
+    """A picture on a random grid and its transpose on another, added, on a third grid."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        scales = 0.01 + 0.09 * torch.rand(3, generator=generator)
+        scales[2] += scales[:2].sum() / 2
+        zeros = torch.randint(0, 256, (3,), generator=generator).float()
+        for name, scale, zero in zip("abc", scales, zeros, strict=True):
+            self.register_buffer(f"scale_{name}", scale)
+            self.register_buffer(f"zero_{name}", zero)
+
+    def forward(self, x: Tensor) -> Tensor:
+        on_grid = torch.ops.roadworthy.fake_quantize.default
+        a = on_grid(x, self.scale_a, self.zero_a, 0, 255)
+        turned = torch.ops.aten.permute.default(x, [0, 1, 3, 2])
+        b = on_grid(turned, self.scale_b, self.zero_b, 0, 255)
+        total = on_grid(torch.ops.aten.add.Tensor(a, b), self.scale_c, self.zero_c, 0, 255)
+        return torch.ops.aten.flatten.using_ints(total, 1)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_sums_round_in_the_runtimes_order(tmp_path: Path, seed: int) -> None:
+    values = torch.linspace(-12, 12, 512)
+    images = values.view(1, 1, 512, 1).expand(2, 1, 512, 512).contiguous()  # all pairs of codes
+    module = fx.symbolic_trace(Sum(seed))
+    export_onnx(module, images, tmp_path / "model.onnx")
+    deployed = OrtPredictor(tmp_path / "model.onnx")(images)
+    assert torch.equal(IntegerPredictor(module)(images), deployed)

@@ -78,7 +78,7 @@ def sample_run(seed: int = 0) -> Run:
         "parity": {"agreement": 0.9990, "max_abs": 0.31, "mean_abs": 0.0042, "n": 1017},
         "units": [unit(f"layer{s}.{b}", rng) for s in (1, 2, 3) for b in range(3)],
         "layers": [layer(n, 8 if n in {"conv1", "fc"} else 4, rng) for n in all_names],
-        "sensitivity": [{"layer": n, "drop": float(rng.gamma(1.0, 0.2))} for n in NAMES],
+        "sensitivity": [{"layer": n, "kl": float(rng.gamma(1.0, 0.2))} for n in NAMES],
         "float_ops": ["aten.add.Tensor", "aten.add.Tensor", "aten.mean.dim", "aten.relu.default"],
         "files": {"float_onnx_bytes": 1_090_000, "quantized_onnx_bytes": 294_000},
         "latency": {

@@ -148,6 +148,29 @@ class QDrop(Method):
     passes: tuple[Pass, ...] = (Pass(),)
 
 
+def _plus(act_bits: int) -> tuple[Pass, ...]:
+    """The two passes of `QDropPlus`; the second one's rates halve with every bit above two."""
+    rate = 2.0 ** (2 - act_bits)
+    block = Pass(
+        rounding=Rounding(lr=1e-2, schedule="cosine"),
+        act_scale=ActScale(2e-3, relative=True),
+        weight_scale_lr=2e-3,
+        bias_lr=2e-3,
+    )
+    network = Pass(
+        scope="network",
+        iterations=10_000,
+        keep_quantized_input=1.0,
+        keep_quantized_inside=1.0,
+        rounding=Rounding(kind="straight-through", lr=5e-3 * rate, schedule="cosine"),
+        act_scale=ActScale(1e-3 * rate, relative=True),
+        weight_scale_lr=1e-3 * rate,
+        bias_lr=1e-3 * rate,
+        loss="kl",
+    )
+    return block, network
+
+
 @dataclass(frozen=True)
 class QDropPlus(Method):
     """QDrop with what measurably helps it; docs/qdrop.md holds each ingredient's gain.
@@ -158,25 +181,11 @@ class QDropPlus(Method):
     """
 
     augment: int = 1
-    passes: tuple[Pass, ...] = (
-        Pass(
-            rounding=Rounding(lr=1e-2, schedule="cosine"),
-            act_scale=ActScale(2e-3, relative=True),
-            weight_scale_lr=2e-3,
-            bias_lr=2e-3,
-        ),
-        Pass(
-            scope="network",
-            iterations=10_000,
-            keep_quantized_input=1.0,
-            keep_quantized_inside=1.0,
-            rounding=Rounding(kind="straight-through", lr=5e-3, schedule="cosine"),
-            act_scale=ActScale(1e-3, relative=True),
-            weight_scale_lr=1e-3,
-            bias_lr=1e-3,
-            loss="kl",
-        ),
-    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.passes:
+            object.__setattr__(self, "passes", _plus(self.act_bits))
 
 
 EFFORT: dict[Effort, int] = {"quick": 250, "standard": 1_000, "paper": 20_000}

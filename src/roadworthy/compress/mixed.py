@@ -41,11 +41,11 @@ def compress_within(
     order = sensitivity(graph, seen, plan)
 
     def attempt(count: int) -> tuple[float, Compressed]:
-        raised = dict.fromkeys(list(order)[:count], 8)
+        raised = dict.fromkeys([cost["layer"] for cost in order[:count]], 8)
         chosen = replace(plan, widths=replace(plan.widths, raised=raised))
         done = compress(graph, seen, chosen, replace(run, finished=Finished(None, {})))
         done.facts["raised_to_8bit"] = list(raised)
-        done.facts["sensitivity"] = [{"layer": k, "drop": cost} for k, cost in order.items()]
+        done.facts["sensitivity"] = order
         return _drop(in_batches(done.module, unseen).argmax(1), wanted, answers), done
 
     low, high = 0, len(order)

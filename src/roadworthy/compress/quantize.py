@@ -75,7 +75,8 @@ def learn(
 
 
 def augmented(images: Tensor, copies: int, seed: int) -> Tensor:
-    """`images` followed by mirrored and shifted copies (an eighth of the side at most)."""
+    """`images` followed by mirrored and shifted copies (an eighth of the side at most), in memory
+    with their channels last as all that units learn from."""
     generator = torch.Generator().manual_seed(seed)
     reach = images.shape[-1] // 8
     parts = [images]
@@ -92,7 +93,7 @@ def augmented(images: Tensor, copies: int, seed: int) -> Tensor:
                 ]
             )
         parts.append(changed)
-    return torch.cat(parts)
+    return torch.cat(parts).contiguous(memory_format=torch.channels_last)
 
 
 def _check_images(images: Tensor, method: Method) -> None:

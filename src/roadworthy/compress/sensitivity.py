@@ -1,5 +1,7 @@
 """What each layer's quantization costs by itself."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, fx
@@ -8,6 +10,7 @@ from roadworthy.compress.calibrate import in_batches, set_enabled
 from roadworthy.compress.engine import Task, calibrate, prepare, whole_model
 from roadworthy.compress.place import Layer
 from roadworthy.compress.quantize import Plan
+from roadworthy.core.progress import track
 
 IMAGES = 256
 
@@ -15,8 +18,8 @@ IMAGES = 256
 @torch.no_grad()
 def sensitivity(
     graph: fx.GraphModule, images: Float[Tensor, "n c h w"], plan: Plan
-) -> dict[str, float]:
-    """Cost of every layer at the plan's widths, dearest first.
+) -> list[dict[str, Any]]:
+    """Rows of `layer` and `kl`, its cost at the plan's widths, dearest first.
 
     One layer at a time is quantized, its weight and its inputs, by calibration alone; the cost is
     the KL divergence of the logits from the float model's, averaged over the images, in nats.
@@ -28,8 +31,11 @@ def sensitivity(
     model, shown = whole_model(task), images[:IMAGES]
     wanted = in_batches(graph, shown).log_softmax(-1)
     layers = task.quantizers.layers
-    costs = {layer.name: _cost(task, layer, model, shown, wanted) for layer in layers}
-    return dict(sorted(costs.items(), key=lambda item: -item[1]))
+    costs = [
+        {"layer": layer.name, "kl": _cost(task, layer, model, shown, wanted)}
+        for layer in track(layers, "sensitivity")
+    ]
+    return sorted(costs, key=lambda row: -row["kl"])
 
 
 def _cost(task: Task, layer: Layer, model: fx.GraphModule, images: Tensor, wanted: Tensor) -> float:

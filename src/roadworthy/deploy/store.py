@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from roadworthy.core.runs import write_atomically
@@ -16,7 +16,8 @@ WEIGHTS, MEANING = "model.safetensors", "quantization.json"
 def save_quantized(module: nn.Module, meaning: Mapping[str, Any], out: Path) -> None:
     """Write every buffer of `module`, and `meaning`, which says how to build it again."""
     with write_atomically(out / WEIGHTS) as temporary:
-        save_file({k: v.detach().contiguous() for k, v in module.state_dict().items()}, temporary)
+        tensors = {k: v.detach().contiguous() for k, v in module.state_dict().items()}
+        temporary.write_bytes(save(tensors))  # save_file makes a file that others may not read
     with write_atomically(out / MEANING) as temporary:
         temporary.write_text(json.dumps(meaning, indent=1) + "\n")
 

@@ -135,18 +135,10 @@ def unit_loss(units: Sequence[Tree]) -> Figure | None:
 
 def sensitivity(rows: Sequence[Tree], shown: int = 12) -> tuple[Bar, ...]:
     """The layers that cost most, worst first."""
-    found = [(r.text("layer"), d) for r in rows if (d := r.number("drop")) is not None]
-    kept = sorted(((name or "?", drop) for name, drop in found), key=lambda i: -i[1])[:shown]
-    longest = max((abs(drop) for _, drop in kept), default=0.0) or 1.0
-    return tuple(
-        Bar(
-            name,
-            words.signed(-drop),
-            round(abs(drop) / longest * 100, 1),
-            "" if drop > 0 else "gain",
-        )
-        for name, drop in kept
-    )
+    found = [(r.text("layer") or "?", kl) for r in rows if (kl := r.number("kl")) is not None]
+    kept = sorted(found, key=lambda item: -item[1])[:shown]
+    longest = kept[0][1] if kept and kept[0][1] > 0 else 1.0
+    return tuple(Bar(name, f"{kl:.2g}", round(max(kl, 0) / longest * 100, 1)) for name, kl in kept)
 
 
 def histograms(rows: Sequence[Tree], shown: int = 6) -> tuple[Figure, ...]:
