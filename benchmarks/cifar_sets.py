@@ -50,6 +50,12 @@ def validation() -> Labelled:
         return _decoded(z, np.random.default_rng(5).choice(len(z["label"]), 2000, replace=False))
 
 
+def training() -> Labelled:
+    """All 25 000 JPEG training images [n 3 32 32], normalised, and labels [n]."""
+    with np.load(_folder() / "train.npz") as z:
+        return _decoded(z, np.arange(len(z["label"])))
+
+
 def test_b() -> Labelled:
     """2000 JPEG test images [n 3 32 32], normalised, and labels [n]."""
     with np.load(_folder() / "test.npz") as z:

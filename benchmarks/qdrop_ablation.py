@@ -1,4 +1,5 @@
-"""What each ingredient of qdrop-plus gains on ResNet-20, one added after the other.
+"""What each ingredient of qdrop-plus gains on ResNet-20, one added after the other, and what more
+was tried.
 
 Chosen by is `val`: 2000 images of the JPEG train store, none of them a test image. A and B are the
 test sets of resnet_figures.py, shown beside it.
@@ -16,7 +17,7 @@ from resnet_cifar import resnet20
 from resnet_figures import image_sets
 
 from roadworthy.compress.engine import Run
-from roadworthy.compress.methods import ActScale, Method, Pass, Rounding
+from roadworthy.compress.methods import Method, Pass, QDropPlus, with_iterations
 from roadworthy.compress.place import Widths
 from roadworthy.compress.quantize import Plan, compress
 from roadworthy.core.backends import ACADEMIC
@@ -26,36 +27,35 @@ from roadworthy.core.predict import TorchPredictor, predict
 from roadworthy.requests import parse_bits
 
 
-def variants(steps: int) -> dict[str, Method]:
-    """Methods by name, each the one before with one thing more."""
+def variants(weight_bits: int, act_bits: int, steps: int) -> dict[str, Method]:
+    """Methods by name: qdrop-plus put together, then what it goes without."""
+    plus = with_iterations(QDropPlus(weight_bits, act_bits), steps)
+    block, network = plus.passes
     qdrop = Pass(iterations=steps)
-    rate = replace(qdrop, rounding=Rounding(lr=1e-2, schedule="cosine"))
-    act = replace(rate, act_scale=ActScale(2e-3, relative=True))
-    step = replace(act, weight_scale_lr=2e-3)
-    bias = replace(step, bias_lr=2e-3)
-    logits = Pass(
-        scope="network",
-        iterations=max(1, steps // 2),
-        keep_quantized_input=1.0,
-        keep_quantized_inside=1.0,
-        rounding=None,
-        act_scale=ActScale(1e-3, relative=True),
-        weight_scale_lr=1e-3,
-        bias_lr=1e-3,
-        loss="kl",
-    )
-    through = Rounding(kind="straight-through", lr=5e-3, schedule="cosine")
-    both = (bias, logits)
+    rate = replace(qdrop, rounding=block.rounding)
+    act = replace(rate, act_scale=block.act_scale)
+    step = replace(act, weight_scale_lr=block.weight_scale_lr)
+    logits = replace(network, rounding=None)
     return {
-        "qdrop": Method(passes=(qdrop,)),
-        "+ rounding rate": Method(passes=(rate,)),
-        "+ activation rate": Method(passes=(act,)),
-        "+ weight step": Method(passes=(step,)),
-        "+ bias": Method(passes=(bias,)),
-        "+ logit KL": Method(passes=both),
-        "+ mirrored images": Method(passes=both, augment=1),
-        "+ straight-through": Method(passes=(bias, replace(logits, rounding=through)), augment=1),
-        "pairs of blocks": Method(passes=(replace(bias, scope="pair"),)),
+        "qdrop": replace(plus, augment=0, passes=(qdrop,)),
+        "+ rounding rate": replace(plus, augment=0, passes=(rate,)),
+        "+ activation rate": replace(plus, augment=0, passes=(act,)),
+        "+ weight step": replace(plus, augment=0, passes=(step,)),
+        "+ bias": replace(plus, augment=0, passes=(block,)),
+        "+ logit KL": replace(plus, augment=0, passes=(block, logits)),
+        "+ mirrored images": replace(plus, passes=(block, logits)),
+        "+ straight-through = qdrop-plus": plus,
+        "qdrop-plus, pairs of blocks": replace(
+            plus, passes=(replace(block, scope="pair"), network)
+        ),
+        "qdrop-plus, 3 copies of images": replace(plus, augment=3),
+        "qdrop-plus, 3 of 4 values quantized": replace(
+            plus,
+            passes=(
+                replace(block, keep_quantized_input=0.75, keep_quantized_inside=0.75),
+                network,
+            ),
+        ),
     }
 
 
@@ -73,10 +73,9 @@ def main() -> None:
     images = sets.pop("calibration")[0]
     graph = capture(resnet20(), images[:1])
     print("| variant | val | A | B | CPU s |\n|---|---|---|---|---|")
-    for name, method in variants(given.iterations).items():
+    for name, method in variants(weight_bits, act_bits, given.iterations).items():
         if given.only is not None and name not in given.only:
             continue
-        method = replace(method, weight_bits=weight_bits, act_bits=act_bits)
         start = time.process_time()
         plan = Plan(method, ACADEMIC, Widths(weight_bits, act_bits))
         module = compress(graph, images, plan, Run(given.seed)).module
