@@ -22,13 +22,15 @@ from roadworthy.compress.methods import (
     Mse,
     QDrop,
     QDropPlus,
-    steps_for,
+    at_effort,
+    with_batch_size,
     with_iterations,
 )
 from roadworthy.compress.mixed import compress_within
 from roadworthy.compress.place import Widths, place
-from roadworthy.compress.quantize import Plan, compress
+from roadworthy.compress.quantize import Plan
 from roadworthy.compress.resume import Finished
+from roadworthy.compress.select import compress_best
 from roadworthy.compress.sensitivity import sensitivity
 from roadworthy.core.backends import ACADEMIC, backend
 from roadworthy.core.capture import capture
@@ -107,7 +109,7 @@ def quantize(
     graph = capture(load_model(model).module, images[:1])
     chosen = backend(backend_name, method.act_bits)
     plan = Plan(method, chosen, Widths(method.weight_bits, method.act_bits))
-    done = compress(graph, images, plan, Run(seed, progress=progress))
+    done = compress_best(graph, images, plan, Run(seed, progress=progress))
     snap_biases(done.module)
     return QuantizedModel(done.module, done.facts, images[:PARITY_IMAGES])
 
@@ -122,9 +124,12 @@ def method_of(solver: Solver, weight_bits: int, act_bits: int, images: int) -> M
         "qdrop": QDrop,
         "qdrop-plus": QDropPlus,
     }
-    method = kinds[solver.method](weight_bits, act_bits)
-    steps = solver.iterations or steps_for(solver.effort, images)
-    return with_iterations(method, steps, solver.batch_size)
+    method = kinds[solver.method](weight_bits, act_bits, tries=solver.tries)
+    if solver.iterations is None:
+        method = at_effort(method, solver.effort, images)
+    else:
+        method = with_iterations(method, solver.iterations)
+    return with_batch_size(method, solver.batch_size)
 
 
 def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
@@ -165,7 +170,7 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
     with UnitProgress(f"{request.solver.method} {scheme.bits}") as bar:
         run = Run(request.seed, finished, bar.show, request.solver.memory)
         if scheme.max_drop is None:
-            done = compress(graph, images.to(device), plan, run)
+            done = compress_best(graph, images.to(device), plan, run)
         else:
             done = compress_within(graph, images.to(device), labels, plan, run, scheme.max_drop)
     if request.sensitivity and scheme.max_drop is None:

@@ -114,6 +114,7 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
     add("--effort", choices=get_args(Effort), default="standard", help="(standard)")
     add("--iterations", type=int, metavar="N", help="reconstruction steps per unit")
     add("--batch-size", type=int, metavar="N", help="images per reconstruction step")
+    add("--tries", type=int, default=1, metavar="N", help="runs, best on held-out images kept (1)")
     add("--calib-size", type=int, metavar="N", help="calibration images (all, 1024 at most)")
     add("--keep-8bit", default="first,last", metavar="LAYERS", help="first,last or none")
     add("--backend", choices=get_args(BackendName), help="who runs it (by the widths)")
@@ -169,6 +170,7 @@ def quantize_request(given: argparse.Namespace) -> QuantizeRequest:
             given.batch_size,
             parse_memory(given.memory),
             blocks,
+            given.tries,
         ),
         sensitivity=given.sensitivity,
         resume=given.resume,

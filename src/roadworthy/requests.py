@@ -137,7 +137,8 @@ class Solver:
     """How the rounding is found; None leaves a number to the effort's preset.
 
     `memory` bounds the activation caches in bytes; what does not fit goes to disk. `blocks` names
-    the modules that are units of reconstruction; none leaves the choice to the graph.
+    the modules that are units of reconstruction; none leaves the choice to the graph. `tries` seeds
+    and keep probabilities are tried, the best on held-out calibration images is kept.
     """
 
     method: Method = "qdrop"
@@ -146,12 +147,14 @@ class Solver:
     batch_size: int | None = None
     memory: int = 4 * 2**30
     blocks: tuple[str, ...] = ()
+    tries: int = 1
 
     def __post_init__(self) -> None:
         one_of("method", self.method, get_args(Method))
         one_of("effort", self.effort, get_args(Effort))
         at_least_one("--iterations", self.iterations)
         at_least_one("--batch-size", self.batch_size)
+        at_least_one("--tries", self.tries)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, fx, nn
 
-from roadworthy.compress.methods import Method, QDrop, with_iterations
+from roadworthy.compress.methods import Method, QDrop, with_batch_size, with_iterations
 from roadworthy.compress.place import Widths
 from roadworthy.compress.quantize import Plan
 from roadworthy.core.backends import ACADEMIC
@@ -50,4 +50,4 @@ def graph() -> fx.GraphModule:
 
 def plan(method: Method | None = None, steps: int = 40, bits: int = 3) -> Plan:
     method = replace(method or QDrop(), weight_bits=bits, act_bits=bits)
-    return Plan(with_iterations(method, steps, 16), ACADEMIC, Widths(bits, bits))
+    return Plan(with_batch_size(with_iterations(method, steps), 16), ACADEMIC, Widths(bits, bits))

@@ -22,6 +22,16 @@ def test_keeping_all_is_the_runtime_and_keeping_none_the_identity() -> None:
     assert torch.equal(mix(x, x + 1, 1.0, torch.Generator()), x + 1)
 
 
+def test_annealing_refines_the_steps_and_leaves_the_ends_and_the_runtime_alone() -> None:
+    x = torch.linspace(-3, 3, 1000)
+    plain, finer = quantizer(1.0), quantizer(1.0)
+    finer.finer = 4.0
+    coarse, fine = plain(x).unique(), finer(x).unique()
+    assert (len(coarse), len(fine)) == (4, 13)
+    torch.testing.assert_close(fine[::4], coarse)
+    assert torch.equal(plain.eval()(x), finer.eval()(x))
+
+
 @pytest.mark.parametrize("keep", [0.25, 0.5, 0.9])
 def test_the_mask_has_its_share_and_is_fresh(keep: float) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -9,10 +9,21 @@ from compress.small import graph, images, network, plan
 from torch import Tensor, nn
 
 from roadworthy.compress import engine
+from roadworthy.compress.activation import ActQuantizer
 from roadworthy.compress.cache import Cache
 from roadworthy.compress.engine import Run, calibrate, prepare, whole_model
 from roadworthy.compress.freeze import freeze
-from roadworthy.compress.methods import BRECQ, AdaRound, Method, MinMax, Mse, QDrop, QDropPlus
+from roadworthy.compress.learn import Samples, stepper
+from roadworthy.compress.methods import (
+    BRECQ,
+    AdaRound,
+    Method,
+    MinMax,
+    Mse,
+    Pass,
+    QDrop,
+    QDropPlus,
+)
 from roadworthy.compress.place import Widths
 from roadworthy.compress.quantize import augmented, compress
 from roadworthy.compress.resume import Finished
@@ -33,6 +44,23 @@ def test_every_method_beats_calibration() -> None:
     base = error(Mse())
     for method in (AdaRound(), BRECQ(), QDrop(), QDropPlus()):
         assert error(method, 200) < base, type(method).__name__
+
+
+def test_annealing_beats_calibration_and_ends_on_the_grid() -> None:
+    annealed = QDrop(passes=(replace(QDrop().passes[0], anneal_bits=2.0),))
+    assert error(annealed, 200) < error(Mse())
+    seen = list[float]()
+    steps = Pass(iterations=4, batch_size=16, anneal_bits=2.0)
+    task = prepare(graph(), ACADEMIC, Widths(3, 3))
+    calibrate(task, images(), QDrop(3, 3), ACADEMIC)
+    model = whole_model(task)
+    act = next(m for m in task.quantizers.modules.values() if isinstance(m, ActQuantizer))
+    samples = Samples(images(), images(), graph()(images()).detach())
+    take = stepper(model, samples, steps, torch.Generator())
+    for step in range(4):
+        take(step)
+        seen.append(act.finer)
+    assert seen == [4.0, 2.0, 1.0, 1.0]
 
 
 def test_the_network_pass_goes_slower_with_more_activation_bits() -> None:

@@ -84,7 +84,8 @@ class ActQuantizer(nn.Module):
     """Per-tensor quantizer of an activation; `scale` is learned, `zero_point` fixed.
 
     In training mode a fresh mask keeps the quantized value with probability `keep_quantized`
-    elementwise; in eval mode it is the runtime's own rounding.
+    elementwise, on a grid of the same ends and `finer` times as many steps; in eval mode it is the
+    runtime's own rounding.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -93,6 +94,7 @@ class ActQuantizer(nn.Module):
         self.enabled = True
         self.seen: list[Tensor] | None = None
         self.keep_quantized = 1.0
+        self.finer = 1.0
         self.generator = torch.Generator()
         self.scale = nn.Parameter(torch.ones(()))
         self.register_buffer("zero_point", torch.zeros(()))
@@ -116,6 +118,7 @@ class ActQuantizer(nn.Module):
         keep = None
         if self.keep_quantized < 1:
             keep = keep_mask(x, self.keep_quantized, self.generator)
-        zero = float(self.zero_point)
-        limits = grid.qmin - zero, grid.qmax - zero
-        return cast(Tensor, _Quantize.apply(x, self.scale, keep, *limits, grid.qmax))
+        zero, finer = float(self.zero_point), self.finer
+        scale = self.scale if finer == 1 else self.scale / finer
+        limits = finer * (grid.qmin - zero), finer * (grid.qmax - zero)
+        return cast(Tensor, _Quantize.apply(x, scale, keep, *limits, grid.qmax))

@@ -61,12 +61,14 @@ Progress = Callable[[str, int, int, float], None]
 
 @dataclass(frozen=True)
 class Run:
-    """What every pass of one run shares; `memory` bounds the caches, in bytes."""
+    """What every pass of one run shares; `memory` bounds the caches, in bytes. `attempt` tells
+    apart what is kept of several runs in one folder."""
 
     seed: int = 0
     finished: Finished = field(default_factory=lambda: Finished(None, {}))
     progress: Progress | None = None
     memory: int = 4 * 2**30
+    attempt: str = ""
 
 
 def run_pass(
@@ -87,7 +89,7 @@ def run_pass(
         target = cache.collect(module, fp)
         set_enabled(module, True)
         if learns:
-            key = f"{number}-{index}"
+            key = f"{run.attempt}{number}-{index}"
             known = run.finished.load(key, module)
             if known is None:
                 report = _reporter(run.progress, name, settings.iterations)

@@ -143,6 +143,7 @@ def _prepare(
     """The optimiser over what this pass learns, and what to do ahead of every step."""
     groups: list[dict[str, object]] = []
     weights: list[WeightQuantizer] = []
+    acts: list[ActQuantizer] = []
 
     def learn(parameter: nn.Parameter, lr: float | None, cosine: bool) -> None:
         parameter.requires_grad_(lr is not None)
@@ -159,6 +160,7 @@ def _prepare(
                 learn(module.v, rounding.lr if rounding else None, cosine)
                 learn(module.log_gain, settings.weight_scale_lr, True)
             case ActQuantizer():
+                acts.append(module)
                 module.generator = generator
                 module.keep_quantized = settings.keep_quantized_inside
                 rate = act.rate(float(module.scale.detach())) if act else None
@@ -172,6 +174,8 @@ def _prepare(
         for group in optimiser.param_groups:
             if group["cosine"]:
                 group["lr"] = group["base"] * (1 + math.cos(math.pi * share)) / 2
+        for module in acts:
+            module.finer = 2 ** (settings.anneal_bits * max(0.0, 1 - 2 * share))
         if rounding is not None:
             pull = _pull(rounding, share)
             for module in weights:

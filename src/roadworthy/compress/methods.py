@@ -4,6 +4,7 @@ A method is a choice of ranges and a sequence of passes. Every pass walks the ne
 and learns some of: the rounding of weights, their step, the activations' step, the bias.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -61,6 +62,8 @@ class Pass:
         rounding, act_scale: None leaves them as they are.
         weight_scale_lr, bias_lr: learning rates of the weights' log step and of the bias.
         loss: squared error of the unit's output, or KL divergence of the logits.
+        anneal_bits: bits that activations have more at the start, falling to none at half of the
+            steps (Bit-Shrinking).
     """
 
     scope: Scope = "block"
@@ -73,6 +76,7 @@ class Pass:
     weight_scale_lr: float | None = None
     bias_lr: float | None = None
     loss: Literal["squared", "kl"] = "squared"
+    anneal_bits: float = 0.0
 
     def __post_init__(self) -> None:
         for value in (self.keep_quantized_input, self.keep_quantized_inside):
@@ -87,7 +91,16 @@ class Pass:
 
 @dataclass(frozen=True)
 class Method:
-    """Settings of a whole quantization; use one of its named points."""
+    """Settings of a whole quantization; use one of its named points.
+
+    Attributes:
+        weight_bits, act_bits: widths, 2 to 8.
+        weight_range, act_range: how ranges are found.
+        range_images: how many images activation ranges are found on.
+        augment: copies of the images, mirrored or shifted, that are learned from besides them.
+        passes: the walks over the units, one after the other.
+        tries: seeds and keep probabilities tried, the best on held-out images taken.
+    """
 
     weight_bits: int = 4
     act_bits: int = 4
@@ -96,8 +109,11 @@ class Method:
     range_images: int = 256
     augment: int = 0
     passes: tuple[Pass, ...] = ()
+    tries: int = 1
 
     def __post_init__(self) -> None:
+        if self.tries < 1:
+            raise BadInput(f"{self.tries} tries given; at least 1 is needed")
         for bits in (self.weight_bits, self.act_bits):
             if not 2 <= bits <= 8:
                 raise BadInput(f"{bits} bits given; 2 to 8 are allowed")
@@ -188,34 +204,33 @@ class QDropPlus(Method):
             object.__setattr__(self, "passes", _plus(self.act_bits))
 
 
-EFFORT: dict[Effort, int] = {"quick": 250, "standard": 1_000, "paper": 20_000}
-"""Steps per unit of each effort, for 1024 calibration images."""
+EFFORT: dict[Effort, int] = {"quick": 250, "standard": 1_000}
+"""Steps per unit of the presets, for 1024 calibration images; `paper` is the method as it is."""
 
 
-def steps_for(effort: Effort, images: int) -> int:
-    """Steps per unit: `paper` as published, the others as many epochs of fewer images.
+def at_effort(method: Method, effort: Effort, images: int) -> Method:
+    """`method` at a preset: as many epochs for fewer images, but at least 50 steps.
 
-    >>> steps_for("standard", 1024), steps_for("standard", 256), steps_for("paper", 256)
-    (1000, 250, 20000)
+    >>> [at_effort(QDrop(), "standard", n).passes[0].iterations for n in (1024, 256)]
+    [1000, 250]
+    >>> at_effort(AdaRound(), "paper", 256).passes[0].iterations
+    10000
     """
     if effort == "paper":
-        return EFFORT[effort]
-    return max(50, round(EFFORT[effort] * min(1.0, images / 1024)))
-
-
-def with_iterations(method: Method, steps: int, batch_size: int | None = None) -> Method:
-    """`method` with `steps` per unit in its first pass, the later ones in proportion."""
-    if not method.passes:
         return method
-    factor = steps / method.passes[0].iterations
-    return replace(
-        method,
-        passes=tuple(
-            replace(
-                settings,
-                iterations=max(1, round(settings.iterations * factor)),
-                batch_size=batch_size or settings.batch_size,
-            )
-            for settings in method.passes
-        ),
-    )
+    return with_iterations(method, max(50, round(EFFORT[effort] * min(1.0, images / 1024))))
+
+
+def with_iterations(method: Method, steps: int) -> Method:
+    """`method` with `steps` per unit in its first pass, the later ones in proportion."""
+    factor = steps / method.passes[0].iterations if method.passes else 1.0
+    return _each(method, lambda p: replace(p, iterations=max(1, round(p.iterations * factor))))
+
+
+def with_batch_size(method: Method, size: int | None) -> Method:
+    """`method` with `size` samples per step; None leaves what it has."""
+    return method if size is None else _each(method, lambda p: replace(p, batch_size=size))
+
+
+def _each(method: Method, change: Callable[[Pass], Pass]) -> Method:
+    return replace(method, passes=tuple(map(change, method.passes)))

@@ -8,8 +8,8 @@ from torch import Tensor, fx
 
 from roadworthy.compress.calibrate import in_batches
 from roadworthy.compress.engine import Run
-from roadworthy.compress.quantize import Compressed, Plan, compress
-from roadworthy.compress.resume import Finished
+from roadworthy.compress.quantize import Compressed, Plan
+from roadworthy.compress.select import compress_best
 from roadworthy.compress.sensitivity import sensitivity
 from roadworthy.errors import BadInput
 
@@ -43,7 +43,7 @@ def compress_within(
     def attempt(count: int) -> tuple[float, Compressed]:
         raised = dict.fromkeys([cost["layer"] for cost in order[:count]], 8)
         chosen = replace(plan, widths=replace(plan.widths, raised=raised))
-        done = compress(graph, seen, chosen, replace(run, finished=Finished(None, {})))
+        done = compress_best(graph, seen, chosen, replace(run, attempt=f"raised{count}-"))
         done.facts["raised_to_8bit"] = list(raised)
         done.facts["sensitivity"] = order
         return _drop(in_batches(done.module, unseen).argmax(1), wanted, answers), done
