@@ -44,10 +44,10 @@ def test_a() -> Labelled:
 
 
 def validation() -> Labelled:
-    """2000 JPEG training images [n 3 32 32], normalised, and labels [n]: what settings are chosen
+    """6000 JPEG training images [n 3 32 32], normalised, and labels [n]: what settings are chosen
     by. Some of them may be calibration images, none is a test image."""
     with np.load(_folder() / "train.npz") as z:
-        return _decoded(z, np.random.default_rng(5).choice(len(z["label"]), 2000, replace=False))
+        return _decoded(z, np.random.default_rng(5).choice(len(z["label"]), 6000, replace=False))
 
 
 def training() -> Labelled:

@@ -168,6 +168,7 @@ def _plus(act_bits: int) -> tuple[Pass, ...]:
     """The two passes of `QDropPlus`; the second one's rates halve with every bit above two."""
     rate = 2.0 ** (2 - act_bits)
     block = Pass(
+        iterations=10_000,
         rounding=Rounding(lr=1e-2, schedule="cosine"),
         act_scale=ActScale(2e-3, relative=True),
         weight_scale_lr=2e-3,
@@ -175,7 +176,7 @@ def _plus(act_bits: int) -> tuple[Pass, ...]:
     )
     network = Pass(
         scope="network",
-        iterations=10_000,
+        iterations=5_000,
         keep_quantized_input=1.0,
         keep_quantized_inside=1.0,
         rounding=Rounding(kind="straight-through", lr=5e-3 * rate, schedule="cosine"),

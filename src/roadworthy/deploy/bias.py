@@ -17,13 +17,24 @@ from roadworthy.deploy.weights import Meeting, plan
 
 aten, ops = torch.ops.aten, torch.ops.roadworthy
 _LAYERS = (aten.conv2d.default, aten.linear.default)
-_CARRIERS = (
+CARRIERS = (
     aten.max_pool2d.default,
     aten.flatten.using_ints,
     aten.view.default,
     aten.reshape.default,
+    aten.permute.default,
+    aten.transpose.int,
+    aten.unsqueeze.default,
+    aten.squeeze.dim,
+    aten.contiguous.default,
+    aten.clone.default,
     aten.dropout.default,
+    aten.slice.Tensor,
+    aten.select.int,
+    aten.roll.default,
+    aten.pad.default,
 )
+"""Operators behind which a quantizer's values are still on its grid (padding is with zeros)."""
 
 
 def snap_biases(module: fx.GraphModule) -> int:
@@ -37,7 +48,7 @@ def snap_biases(module: fx.GraphModule) -> int:
 def _snap(module: fx.GraphModule, node: fx.Node) -> bool:
     data, weight, bias = [*node.args, None][:3]
     source = cast(fx.Node, data)
-    while source.target in _CARRIERS:
+    while source.target in CARRIERS:
         source = cast(fx.Node, source.args[0])
     quantized = isinstance(weight, fx.Node) and weight.target is ops.dequantize.default
     if source.target is not ops.fake_quantize.default or not quantized:

@@ -10,14 +10,18 @@ order in which onnxruntime's MLAS does it:
 
 ==============  ==================================================================
 convolution,    ``round(acc * (s_x * s_w / s_y)) + z_y`` with the bias, rounded to
-linear          ``s_x * s_w``, in ``acc``
+linear [b k]    ``s_x * s_w``, in ``acc``
+linear [b t k]  ``acc * (s_x * s_w) + bias`` in floats
+matrix product  ``round(acc * (s_a * s_b / s_y)) + z_y``, or ``acc * (s_a * s_b)`` in floats
 sum             ``round(fma(a, s_a / s_y, fma(b, s_b / s_y, c)))`` with
                 ``c = z_y - fma(s_a / s_y, z_a, s_b / s_y * z_b)``
 average pool    ``round(sum(x - z_x) * (s_x / (s_y * n))) + z_y``
 ReLU, ReLU6     bounds of the codes that follow
 ==============  ==================================================================
 
-What is not between two quantizers is computed in floats, as in the file.
+What is not between two quantizers is computed in floats, as in the file: operators that libraries
+round differently by the runtime's own kernels (kernels.py), the rest here. With both, logits are
+those of the file to the last bits, of transformers too.
 """
 
 import math
@@ -30,19 +34,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, fx
 
-from roadworthy.deploy.bias import weight_step
+from roadworthy.deploy.bias import CARRIERS, weight_step
+from roadworthy.deploy.kernels import ROUNDED_DIFFERENTLY, Kernels
 
 aten, ops = torch.ops.aten, torch.ops.roadworthy
 _EXACT_FLOAT32 = 2**24
-_IMAGE_AXES = ([2, 3], [-2, -1], [-1, -2])
-_CARRIERS = (
-    aten.flatten.using_ints,
-    aten.view.default,
-    aten.reshape.default,
-    aten.permute.default,
-    aten.max_pool2d.default,
-    aten.dropout.default,
+_RECTIFIERS = (
+    aten.relu.default,
+    aten.relu_.default,
+    aten.hardtanh.default,
+    aten.hardtanh_.default,
 )
+_IMAGE_AXES = ([2, 3], [-2, -1], [-1, -2])
 
 
 @dataclass(frozen=True)
@@ -69,18 +72,20 @@ class IntegerPredictor:
     def __init__(self, module: fx.GraphModule, name: str = "simulated") -> None:
         self.name = name
         self._module = module
+        self._kernels = Kernels()
 
     def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """Logits of a batch."""
         with torch.inference_mode():
-            return cast(Tensor, Integers(self._module).run(images)).float()
+            return cast(Tensor, Integers(self._module, self._kernels).run(images)).float()
 
 
 class Integers(fx.Interpreter):
     """Follows the codes beside the floats that they stand for."""
 
-    def __init__(self, module: fx.GraphModule) -> None:
+    def __init__(self, module: fx.GraphModule, kernels: Kernels) -> None:
         super().__init__(module)
+        self.kernels = kernels
         self.codes: dict[fx.Node, Codes] = {}
         self.sums: dict[fx.Node, Sum] = {}
 
@@ -101,8 +106,12 @@ class Integers(fx.Interpreter):
         match n.target:
             case ops.fake_quantize.default:
                 return self._quantize(n, first, *arguments)
-            case aten.conv2d.default | aten.linear.default if self._integers(n):
+            case aten.conv2d.default if self._integers(n) and _requantized(n):
                 return self._product(n, first, arguments)
+            case aten.linear.default if self._integers(n):
+                return self._product(n, first, arguments)
+            case aten.matmul.default if self._integers(n):
+                return self._product_of_codes(n, *arguments)
             case aten.add.Tensor if self._integers(n) and not keywords:
                 self._add(n)
             case aten.relu.default | aten.relu_.default if first in self.sums:
@@ -111,10 +120,12 @@ class Integers(fx.Interpreter):
                 self._bound(n, first, *(arguments[1:3] or (-1.0, 1.0)))
             case aten.adaptive_avg_pool2d.default | aten.mean.dim if first in self.codes:
                 self._pool(n, first, arguments)
-            case _ if n.target in _CARRIERS and first in self.codes:
+            case _ if n.target in CARRIERS and first in self.codes and not _pads_with_a_value(n):
                 found = self.codes[first]
                 moved = call(found.centred, *arguments[1:], **keywords)
                 self.codes[n] = replace(found, centred=moved)
+            case _ if n.target in ROUNDED_DIFFERENTLY:
+                return self.kernels(n.target, arguments, keywords)
             case _:
                 pass
         return call(*arguments, **keywords)
@@ -145,6 +156,10 @@ class Integers(fx.Interpreter):
         x, (weight, step) = self.codes[source], self._weight(n)
         bias: Tensor | None = arguments[2] if len(arguments) > 2 else None
         both = x.scale * step
+        if bias is not None and n.target is aten.linear.default and x.centred.ndim > 2:
+            product = self._product(n, source, arguments[:2])
+            del self.sums[n]  # MatMul and Add in the file: the bias joins as a float
+            return product + bias
         added = None if bias is None else torch.round(bias.double() / both.double())
         reach = x.centred.abs().max() * weight.abs().flatten(1).sum(1).max()
         reach = reach + (0 if added is None else added.abs().max())
@@ -160,12 +175,25 @@ class Integers(fx.Interpreter):
         self.sums[n] = Sum(onto)
         return total * both.view(shape)
 
+    def _product_of_codes(self, n: fx.Node, a: Tensor, b: Tensor) -> Tensor:
+        left, right = (self.codes[cast(fx.Node, argument)] for argument in n.args[:2])
+        reach = left.centred.abs().max() * right.centred.abs().max() * a.shape[-1]
+        kind = torch.float32 if reach < _EXACT_FLOAT32 else torch.float64
+        total = (left.centred.to(kind) @ right.centred.to(kind)).float()
+        both = left.scale * right.scale
+
+        def onto(scale: Tensor, zero: Tensor) -> Tensor:
+            return torch.round(total * (both / scale)) + zero
+
+        self.sums[n] = Sum(onto)
+        return total * both
+
     def _weight(self, n: fx.Node) -> tuple[Tensor, Tensor]:
         """Centred codes and scale ``[c]`` of a weight as the file widens them."""
         node = cast(fx.Node, n.args[1])
         codes, scale, zero = (self._buffer(argument) for argument in node.args[:3])
         source = cast(fx.Node, n.args[0])
-        while source.target in _CARRIERS:
+        while source.target in CARRIERS:
             source = cast(fx.Node, source.args[0])
         module = cast(fx.GraphModule, self.module)
         factor = torch.round(scale.double() / weight_step(module, n, source)).float()
@@ -204,6 +232,18 @@ class Integers(fx.Interpreter):
             return torch.round(total * (held.scale / (scale * count))) + zero
 
         self.sums[n] = Sum(onto)
+
+
+def _pads_with_a_value(n: fx.Node) -> bool:
+    return n.target is aten.pad.default and len(n.args) > 3 and bool(n.args[3])
+
+
+def _requantized(n: fx.Node) -> bool:
+    """Whether all that becomes of a convolution, behind its ReLU, are codes."""
+    users = list(n.users)
+    if len(users) == 1 and users[0].target in _RECTIFIERS:
+        users = list(users[0].users)
+    return len(users) == 1 and users[0].target is ops.fake_quantize.default
 
 
 def _fused(a: Tensor, b: Tensor, c: Tensor) -> Tensor:

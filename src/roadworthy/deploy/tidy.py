@@ -9,7 +9,10 @@
   grid, on which `bias.snap_biases` has put them;
 * that rounding overflows where BatchNorm left a channel almost no weight and a bias (MobileNetV2
   and zero-initialised residuals have such): its weight scale is raised to what the bias needs, at
-  which what rounds away is below 1e-6 of the bias per product.
+  which what rounds away is below 1e-6 of the bias per product;
+* the runtime carries quantizers across Reshape and Transpose alone. Where a layer's input passes
+  padding, slices or their concatenation on its way from a quantizer (shifted windows, class
+  tokens), the same quantizer is put in front of the layer once more: values on a grid stay there.
 """
 
 import numpy as np
@@ -19,6 +22,8 @@ from roadworthy.deploy.translate import DOMAIN
 from roadworthy.deploy.writer import Array, Writer, array_of, int_of, name_of
 
 _BIAS_LIMIT = 2**30
+_CARRIED = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"}
+_MOVED = {"Pad", "Slice", "Gather", "Concat", "Split", "Expand"}
 
 
 def before_quantizers(graph: ir.Graph) -> None:
@@ -32,6 +37,49 @@ def before_quantizers(graph: ir.Graph) -> None:
             _global_pool(node, keep=True)
         elif node.op_type == "Dequantize" and node.domain == DOMAIN:
             _keep_bias_in_range(node)
+        elif node.op_type in ("Conv", "Gemm", "MatMul"):
+            for position, value in enumerate(node.inputs[:2]):
+                _requantize(node, position, value)
+
+
+def _requantize(layer: ir.Node, position: int, value: ir.Value | None) -> None:
+    """Repeat, in front of `layer`, the quantizer whose values were padded, cut or joined."""
+    quantizer, moved = _origin(value)
+    if value is None or quantizer is None or not moved:
+        return
+    writer = Writer(layer, f"{name_of(layer.outputs[0])}.input{position}")
+    again = ir.node(
+        "FakeQuantize",
+        [value, *quantizer.inputs[1:]],
+        {name: int_of(quantizer, name) for name in ("qmin", "qmax")},
+        domain=DOMAIN,
+    )
+    layer.replace_input_with(position, writer.insert(again, "again"))
+
+
+def _origin(value: ir.Value | None) -> tuple[ir.Node | None, bool]:
+    """The quantizer whose very values `value` holds, and whether the runtime loses sight of it."""
+    node = None if value is None else value.producer()
+    if node is None:
+        return None, False
+    if node.op_type == "FakeQuantize" and node.domain == DOMAIN:
+        return node, False
+    if node.op_type not in _CARRIED | _MOVED or not _pads_with_zero(node):
+        return None, False
+    sources = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+    origins = {_origin(source) for source in sources}
+    makers = {maker for maker, _ in origins}
+    moved = node.op_type in _MOVED or any(lost for _, lost in origins)
+    return (makers.pop(), moved) if len(makers) == 1 else (None, False)
+
+
+def _pads_with_zero(node: ir.Node) -> bool:
+    mode = node.attributes.get("mode")
+    if node.op_type != "Pad" or (mode is not None and mode.as_string() != "constant"):
+        return True
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    constant = None if value is None else ir.convenience.get_const_tensor(value)
+    return value is None or (constant is not None and not constant.numpy().any())
 
 
 def _keep_bias_in_range(node: ir.Node) -> None:

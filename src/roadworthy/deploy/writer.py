@@ -34,8 +34,11 @@ class Writer:
         self, op: str, inputs: list[ir.Value], name: str, attributes: dict[str, Any] | None = None
     ) -> ir.Value:
         """The one output of a new node; the node and the value are called ``stem.name``."""
-        node = ir.node(op, inputs, attributes, name=f"{self._stem}.{name}")
-        node.outputs[0].name = f"{self._stem}.{name}"
+        return self.insert(ir.node(op, inputs, attributes), name)
+
+    def insert(self, node: ir.Node, name: str) -> ir.Value:
+        """The one output of `node`, which is put in front of the place."""
+        node.name = node.outputs[0].name = f"{self._stem}.{name}"
         self._graph.insert_before(self._place, node)
         return node.outputs[0]
 

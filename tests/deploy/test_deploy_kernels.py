@@ -1,0 +1,118 @@
+"""What stays in floats between quantizers is the runtime's too: transformers, gates, windows."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from roadworthy.compress.methods import Mse
+from roadworthy.deploy.export import export_onnx
+from roadworthy.deploy.integer import IntegerPredictor
+from roadworthy.deploy.kernels import ROUNDED_DIFFERENTLY, Kernels
+from roadworthy.deploy.runtimes import OrtPredictor
+from roadworthy.journey import quantize
+
+aten = torch.ops.aten
+
+
+def vit() -> nn.Module:
+    return timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=6, num_classes=10
+    )
+
+
+def windows() -> nn.Module:
+    """Swin: shifted windows, padding, merged patches."""
+    return timm.create_model(
+        "swin_tiny_patch4_window7_224",
+        img_size=64,
+        embed_dim=24,
+        depths=(2, 2),
+        num_heads=(2, 2),
+        num_classes=10,
+    )
+
+
+def gates() -> nn.Module:
+    """MobileNetV3: squeeze and excite, hard sigmoid and swish."""
+    return timm.create_model("mobilenetv3_small_050", num_classes=10)
+
+
+@pytest.mark.parametrize("build", [vit, windows, gates])
+@pytest.mark.parametrize("bits", [(8, 8), (4, 4), (2, 2)])
+def test_every_logit_is_the_runtimes(
+    tmp_path: Path, build: Callable[[], nn.Module], bits: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    side = 64 if build is windows else 32
+    images = torch.randn(64, 3, side, side)
+    module = quantize(build().eval(), images, Mse(*bits)).module
+    export_onnx(module, images[:2], tmp_path / "model.onnx")
+    deployed = OrtPredictor(tmp_path / "model.onnx")(images)
+    gaps = (IntegerPredictor(module)(images) - deployed).abs().amax(1) / deployed.abs().max()
+    # a transformer's last LayerNorm is fused with its sum, which rounds otherwise: one code in 10^5
+    assert int((gaps > 1e-5).sum()) <= (1 if build is vit else 0)
+
+
+def test_windows_and_class_tokens_reach_integer_kernels(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(64, 3, 64, 64)
+    module = quantize(windows().eval(), images, Mse(8, 8)).module
+    export_onnx(module, images[:2], tmp_path / "model.onnx")
+    assert optimised(tmp_path / "model.onnx", tmp_path).count("MatMulNBits") == 0
+    module = quantize(vit().eval(), images[:, :, :32, :32], Mse(8, 8)).module
+    export_onnx(module, images[:2, :, :32, :32], tmp_path / "model.onnx")
+    assert not {"Gemm", "MatMul"} & set(optimised(tmp_path / "model.onnx", tmp_path))
+
+
+def optimised(path: Path, folder: Path) -> list[str]:
+    """The operators that onnxruntime runs."""
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return [node.op_type for node in onnx.load(folder / "optimised.onnx").graph.node]
+
+
+def calls() -> dict[object, tuple[object, ...]]:
+    x, w = torch.randn(2, 5, 8, 8), torch.randn(8)
+    return {
+        aten.layer_norm.default: (x, [8], w, w, 1e-6),
+        aten.softmax.int: (x, -1),
+        aten.gelu.default: (x,),
+        aten.silu.default: (x,),
+        aten.sigmoid.default: (x,),
+        aten.tanh.default: (x,),
+        aten.hardsigmoid.default: (x,),
+        aten.hardswish.default: (x,),
+        aten.conv2d.default: (x, torch.randn(10, 1, 3, 3), torch.randn(10), [2, 2], [1], [1, 1], 5),
+        aten.linear.default: (x, torch.randn(3, 8), torch.randn(3)),
+        aten.matmul.default: (x, torch.randn(2, 5, 8, 3)),
+    }
+
+
+@pytest.mark.parametrize("target", calls(), ids=str)
+def test_kernels_compute_what_torch_does(target: Callable[..., Tensor]) -> None:
+    arguments = calls()[target]
+    torch.testing.assert_close(Kernels()(target, arguments, {}), target(*arguments))
+
+
+def test_every_kernel_is_tested_and_small_variants_too() -> None:
+    assert set(calls()) == ROUNDED_DIFFERENTLY
+    x, weight, bias = torch.randn(4, 8), torch.randn(3, 8), torch.randn(3)
+    run = Kernels()
+    torch.testing.assert_close(run(aten.linear.default, (x, weight, bias), {}), x @ weight.T + bias)
+    torch.testing.assert_close(run(aten.linear.default, (x, weight), {}), x @ weight.T)
+    torch.testing.assert_close(
+        run(aten.gelu.default, (x,), {"approximate": "tanh"}),
+        nn.functional.gelu(x, approximate="tanh"),
+    )
+    torch.testing.assert_close(
+        run(aten.layer_norm.default, (x, [8], None, None), {}), nn.functional.layer_norm(x, [8])
+    )
