@@ -97,7 +97,7 @@ def quantize(
         method: by default `QDrop()` at 4 bits with the published settings.
         backend_name: whose placement rules to follow; by default chosen by the widths.
         seed: of every random choice.
-        progress: called now and then with unit, step, steps, loss.
+        progress: called now and then with where the run stands.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
     >>> small = quantize(net, torch.rand(64, 3, 8, 8), Mse(8, 8))

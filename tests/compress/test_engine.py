@@ -198,3 +198,13 @@ def test_wrong_settings_are_refused() -> None:
         QDrop(9, 4)
     with pytest.raises(BadInput, match="0 iterations"):
         replace(QDrop().passes[0], iterations=0)
+
+
+def test_progress_tells_how_far_a_pass_is() -> None:
+    seen = list[engine.Step]()
+    compress(graph(), images(), plan(steps=60), Run(progress=seen.append))
+    shares = [step.share for step in seen]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    ends = [step for step in seen if step.step == step.steps]
+    assert [step.unit for step in ends] == ["0", "2", "3", "6"]

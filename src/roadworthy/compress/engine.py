@@ -55,8 +55,20 @@ def calibrate(
         set_enabled(module, True)
 
 
-Progress = Callable[[str, int, int, float], None]
-"""Unit's name, step, steps in all, loss."""
+@dataclass(frozen=True)
+class Step:
+    """Where a run stands: `step` of `steps` of `unit`, and `share` (0 to 1) of its pass are done."""
+
+    unit: str
+    step: int
+    steps: int
+    loss: float
+    number: int
+    share: float
+
+
+Progress = Callable[[Step], None]
+"""Told now and then where the run stands."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +95,9 @@ def run_pass(
     outcomes: dict[str, Outcome] = {}
     cache = Cache(run.memory, run.finished.folder)
     fp = quantized = images
-    for index, (name, part, learns) in enumerate(_parts(task, settings)):
+    parts = _parts(task, settings)
+    learning = [index for index, (_, _, learns) in enumerate(parts) if learns]
+    for index, (name, part, learns) in enumerate(parts):
         module = part_of(task, part).eval()
         set_enabled(module, False)
         target = cache.collect(module, fp)
@@ -92,7 +106,8 @@ def run_pass(
             key = f"{run.attempt}{number}-{index}"
             known = run.finished.load(key, module)
             if known is None:
-                report = _reporter(run.progress, name, settings.iterations)
+                place = learning.index(index), len(learning)
+                report = _reporter(run.progress, name, settings.iterations, number, place)
                 seed = run.seed * 1_000_003 + number * 1009 + index
                 samples = Samples(fp, quantized, target)
                 outcomes[name] = reconstruct(module, samples, settings, seed, report)
@@ -105,9 +120,17 @@ def run_pass(
 
 
 def _reporter(
-    progress: Progress | None, name: str, total: int
+    progress: Progress | None, name: str, steps: int, number: int, place: tuple[int, int]
 ) -> Callable[[int, float], None] | None:
-    return None if progress is None else lambda step, loss: progress(name, step, total, loss)
+    if progress is None:
+        return None
+    before, units = place
+
+    def report(step: int, loss: float) -> None:
+        share = (before + step / steps) / units
+        progress(Step(name, step, steps, loss, number, share))
+
+    return report
 
 
 def _parts(task: Task, settings: Pass) -> list[tuple[str, Part, bool]]:

@@ -51,7 +51,7 @@ def reconstruct(
     take_step = stepper(unit, samples, settings, generator)
     for step in range(settings.iterations):
         loss = take_step(step)
-        if report is not None and step % 50 == 49:
+        if report is not None and (step % 50 == 49 or step + 1 == settings.iterations):
             report(step + 1, float(loss))
     _harden(unit)
     return Outcome(first, evaluate(unit, samples, settings), time.perf_counter() - begin)
