@@ -54,6 +54,7 @@ def test_other_layers_to_keep_are_refused(text: str) -> None:
         lambda: Scheme(max_drop=-1.0),
         lambda: Solver(iterations=0),
         lambda: Solver(batch_size=-3),
+        lambda: Solver(tries=0),
         lambda: EvaluateRequest("m", "d", batch_size=0),
         lambda: EvaluateRequest("m", "d", limit=0),
     ],

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from roadworthy.compress.methods import Mse
 from roadworthy.deploy.export import export_onnx
 from roadworthy.deploy.integer import IntegerPredictor
-from roadworthy.deploy.kernels import ROUNDED_DIFFERENTLY, Kernels
+from roadworthy.deploy.kernels import ROUNDED_DIFFERENTLY, Call, Kernels
 from roadworthy.deploy.runtimes import OrtPredictor
 from roadworthy.journey import quantize
 
@@ -41,7 +41,12 @@ def gates() -> nn.Module:
     return timm.create_model("mobilenetv3_small_050", num_classes=10)
 
 
-@pytest.mark.parametrize("build", [vit, windows, gates])
+def sums() -> nn.Module:
+    """ResNet: convolutions that the runtime adds to their shortcut while it computes them."""
+    return timm.create_model("resnet10t", num_classes=10)
+
+
+@pytest.mark.parametrize("build", [vit, windows, gates, sums])
 @pytest.mark.parametrize("bits", [(8, 8), (4, 4), (2, 2)])
 def test_every_logit_is_the_runtimes(
     tmp_path: Path, build: Callable[[], nn.Module], bits: tuple[int, int]
@@ -55,6 +60,18 @@ def test_every_logit_is_the_runtimes(
     gaps = (IntegerPredictor(module)(images) - deployed).abs().amax(1) / deployed.abs().max()
     # a transformer's last LayerNorm is fused with its sum, which rounds otherwise: one code in 10^5
     assert int((gaps > 1e-5).sum()) <= (1 if build is vit else 0)
+
+
+def test_a_sum_that_is_fused_differs_from_one_that_is_not() -> None:
+    x, weight, other = (
+        torch.randn(2, 32, 16, 16),
+        torch.randn(32, 32, 3, 3),
+        torch.randn(2, 32, 16, 16),
+    )
+    convolve = Call(aten.conv2d.default, (x, weight, torch.randn(32), [1, 1], [1, 1]))
+    fused, apart = Kernels().sum([convolve, other]), Kernels().run(convolve) + other
+    assert not torch.equal(fused, apart)
+    torch.testing.assert_close(fused, apart)
 
 
 def test_windows_and_class_tokens_reach_integer_kernels(tmp_path: Path) -> None:
@@ -100,19 +117,21 @@ def calls() -> dict[object, tuple[object, ...]]:
 @pytest.mark.parametrize("target", calls(), ids=str)
 def test_kernels_compute_what_torch_does(target: Callable[..., Tensor]) -> None:
     arguments = calls()[target]
-    torch.testing.assert_close(Kernels()(target, arguments, {}), target(*arguments))
+    torch.testing.assert_close(Kernels().run(Call(target, arguments)), target(*arguments))
 
 
 def test_every_kernel_is_tested_and_small_variants_too() -> None:
     assert set(calls()) == ROUNDED_DIFFERENTLY
     x, weight, bias = torch.randn(4, 8), torch.randn(3, 8), torch.randn(3)
-    run = Kernels()
-    torch.testing.assert_close(run(aten.linear.default, (x, weight, bias), {}), x @ weight.T + bias)
-    torch.testing.assert_close(run(aten.linear.default, (x, weight), {}), x @ weight.T)
+    run = Kernels().run
     torch.testing.assert_close(
-        run(aten.gelu.default, (x,), {"approximate": "tanh"}),
+        run(Call(aten.linear.default, (x, weight, bias))), x @ weight.T + bias
+    )
+    torch.testing.assert_close(run(Call(aten.linear.default, (x, weight))), x @ weight.T)
+    torch.testing.assert_close(
+        run(Call(aten.gelu.default, (x,), {"approximate": "tanh"})),
         nn.functional.gelu(x, approximate="tanh"),
     )
     torch.testing.assert_close(
-        run(aten.layer_norm.default, (x, [8], None, None), {}), nn.functional.layer_norm(x, [8])
+        run(Call(aten.layer_norm.default, (x, [8], None, None))), nn.functional.layer_norm(x, [8])
     )

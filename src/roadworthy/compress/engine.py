@@ -57,7 +57,7 @@ def calibrate(
 
 @dataclass(frozen=True)
 class Step:
-    """Where a run stands: `step` of `steps` of `unit`, and `share` (0 to 1) of its pass are done."""
+    """Where a run stands: `step` of `steps` of `unit` are done, `share` (0 to 1) of the pass."""
 
     unit: str
     step: int

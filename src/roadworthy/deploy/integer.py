@@ -35,7 +35,7 @@ from jaxtyping import Float
 from torch import Tensor, fx
 
 from roadworthy.deploy.bias import CARRIERS, weight_step
-from roadworthy.deploy.kernels import ROUNDED_DIFFERENTLY, Kernels
+from roadworthy.deploy.kernels import ROUNDED_DIFFERENTLY, Call, Kernels
 
 aten, ops = torch.ops.aten, torch.ops.roadworthy
 _EXACT_FLOAT32 = 2**24
@@ -88,6 +88,7 @@ class Integers(fx.Interpreter):
         self.kernels = kernels
         self.codes: dict[fx.Node, Codes] = {}
         self.sums: dict[fx.Node, Sum] = {}
+        self.waiting: dict[fx.Node, Call] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         """One node in integers where both its sides are, else as it is."""
@@ -112,6 +113,12 @@ class Integers(fx.Interpreter):
                 return self._product(n, first, arguments)
             case aten.matmul.default if self._integers(n):
                 return self._product_of_codes(n, *arguments)
+            case aten.conv2d.default if _only_added(n):
+                self.waiting[n] = Call(n.target, arguments)
+                return arguments[0]  # nobody reads it: the sum takes what is waiting
+            case aten.add.Tensor if not self.waiting.keys().isdisjoint(n.all_input_nodes):
+                given = zip(cast("tuple[fx.Node, ...]", n.args), arguments, strict=True)
+                return self.kernels.sum([self.waiting.pop(node, value) for node, value in given])
             case aten.add.Tensor if self._integers(n) and not keywords:
                 self._add(n)
             case aten.relu.default | aten.relu_.default if first in self.sums:
@@ -125,7 +132,7 @@ class Integers(fx.Interpreter):
                 moved = call(found.centred, *arguments[1:], **keywords)
                 self.codes[n] = replace(found, centred=moved)
             case _ if n.target in ROUNDED_DIFFERENTLY:
-                return self.kernels(n.target, arguments, keywords)
+                return self.kernels.run(Call(n.target, arguments, keywords))
             case _:
                 pass
         return call(*arguments, **keywords)
@@ -232,6 +239,14 @@ class Integers(fx.Interpreter):
             return torch.round(total * (held.scale / (scale * count))) + zero
 
         self.sums[n] = Sum(onto)
+
+
+def _only_added(n: fx.Node) -> bool:
+    """Whether a convolution is read by nothing but the sum with another tensor."""
+    users = list(n.users)
+    if len(users) != 1 or users[0].target is not aten.add.Tensor or users[0].kwargs:
+        return False
+    return all(isinstance(operand, fx.Node) for operand in users[0].args[:2])
 
 
 def _pads_with_a_value(n: fx.Node) -> bool:

@@ -8,10 +8,12 @@ a file does takes such operators from the runtime, one by one; all else it compu
 """
 
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 from torch import Tensor
 
 from roadworthy.deploy.runtimes import open_session
@@ -21,11 +23,11 @@ _OPSET, _IR_VERSION = 20, 10
 _ELEMENTWISE = {
     aten.sigmoid.default: "Sigmoid",
     aten.tanh.default: "Tanh",
-    aten.hardsigmoid.default: "HardSigmoid",
     aten.hardswish.default: "HardSwish",
 }
 ROUNDED_DIFFERENTLY = {
     *_ELEMENTWISE,
+    aten.hardsigmoid.default,
     aten.layer_norm.default,
     aten.softmax.int,
     aten.gelu.default,
@@ -37,69 +39,115 @@ ROUNDED_DIFFERENTLY = {
 """Operators whose results depend on who computes them, though their operands are the same."""
 
 
+@dataclass(frozen=True, repr=False)
+class Call:
+    """An aten operator and what it is called with."""
+
+    target: Any
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The tensors among the arguments, in order."""
+        return [argument for argument in self.arguments if isinstance(argument, Tensor)]
+
+    def __repr__(self) -> str:
+        """What tells kernels apart: of tensors only the shape."""
+        told = [tuple(a.shape) if isinstance(a, Tensor) else a for a in self.arguments]
+        return f"{self.target}{told}{self.keywords}"
+
+
 class Kernels:
     """Runs aten operators on onnxruntime, each in a session of its own that is kept."""
 
     def __init__(self) -> None:
         self._sessions: dict[str, Any] = {}
 
-    def __call__(self, target: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor:
-        """``target(*arguments, **keywords)``."""
-        tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
-        plain = [a.ndim if isinstance(a, Tensor) else a for a in arguments]
-        key = repr((target, plain, keywords))
+    def run(self, call: Call) -> Tensor:
+        """The result of one operator."""
+        return self._run("one", call.tensors, [call])
+
+    def sum(self, parts: Sequence[Call | Tensor]) -> Tensor:
+        """The sum of two operands; those that are calls are computed together with it, since a
+        convolution starts from what is added to it."""
+        tensors = [
+            t for part in parts for t in (part.tensors if isinstance(part, Call) else [part])
+        ]
+        return self._run("sum", tensors, parts)
+
+    def _run(self, kind: str, tensors: list[Tensor], parts: Sequence[Call | Tensor]) -> Tensor:
+        shown = [part if isinstance(part, Call) else tuple(part.shape) for part in parts]
+        key = f"{kind}{shown}"
         if key not in self._sessions:
-            nodes = _nodes(target, arguments, keywords)
-            self._sessions[key] = open_session(_model(nodes), torch.get_num_threads())
-        feed = {name: tensor.numpy() for name, tensor in zip("abc", tensors, strict=False)}
+            self._sessions[key] = open_session(_model(parts, kind == "sum"))
+        feed = {f"x{index}": tensor.numpy() for index, tensor in enumerate(tensors)}
         return torch.from_numpy(self._sessions[key].run(None, feed)[0])
 
 
-def _model(nodes: list[NodeProto]) -> bytes:
-    """The file of `nodes`, whose inputs are called a, b, c and whose output y."""
-    names = sorted({name for node in nodes for name in node.input} & set("abc"))
-    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
-    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
-    graph = helper.make_graph(nodes, "kernel", inputs, outputs)
+def _model(parts: Sequence[Call | Tensor], summed: bool) -> bytes:
+    """The file of one call, or of the sum of several; inputs are called x0, x1 ... in order.
+
+    Shapes are fixed: fusing a convolution with a sum depends on them.
+    """
+    inputs: list[ValueInfoProto] = []
+    nodes: list[NodeProto] = []
+    results: list[str] = []
+    for number, part in enumerate(parts):
+        given: list[str] = []
+        for tensor in part.tensors if isinstance(part, Call) else [part]:
+            given.append(f"x{len(inputs)}")
+            inputs.append(_value(given[-1], list(tensor.shape)))
+        results.append(f"y{number}" if isinstance(part, Call) else given[0])
+        if isinstance(part, Call):
+            nodes += _nodes(part, given, results[-1])
+    if summed:
+        nodes.append(helper.make_node("Add", results, ["sum"]))
+    graph = helper.make_graph(nodes, "kernel", inputs, [_value(nodes[-1].output[0], None)])
     opset = [helper.make_opsetid("", _OPSET)]
     model = helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION)
     return model.SerializeToString()
 
 
-def _nodes(target: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> list[NodeProto]:
-    """What the exported file holds for this operator."""
+def _value(name: str, shape: list[int] | None) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def _nodes(call: Call, given: list[str], out: str) -> Iterator[NodeProto]:
+    """What the exported file holds for an operator, from the values `given` to `out`."""
     make: Any = helper.make_node
-    given = list("abc")[: sum(isinstance(argument, Tensor) for argument in arguments)]
+    target, arguments = call.target, call.arguments
     match target:
         case aten.layer_norm.default:
             axes, epsilon = arguments[1], arguments[4] if len(arguments) > 4 else 1e-5
-            ones = helper.make_tensor("ones", TensorProto.FLOAT, axes, [1.0] * math.prod(axes))
-            scale = [] if len(given) > 1 else [make("Constant", [], ["ones"], value=ones)]
-            inputs = given if len(given) > 1 else ["a", "ones"]
-            norm = make("LayerNormalization", inputs, ["y"], axis=-len(axes), epsilon=epsilon)
-            return [*scale, norm]
+            if len(given) == 1:
+                ones = helper.make_tensor("ones", TensorProto.FLOAT, axes, [1.0] * math.prod(axes))
+                yield make("Constant", [], ["ones"], value=ones)
+                given = [*given, "ones"]
+            yield make("LayerNormalization", given, [out], axis=-len(axes), epsilon=epsilon)
         case aten.softmax.int:
-            return [make("Softmax", given, ["y"], axis=arguments[1])]
+            yield make("Softmax", given, [out], axis=arguments[1])
         case aten.gelu.default:
-            return [make("Gelu", given, ["y"], approximate=keywords.get("approximate", "none"))]
+            yield make("Gelu", given, [out], approximate=call.keywords.get("approximate", "none"))
         case aten.silu.default:
-            return [make("Sigmoid", given, ["s"]), make("Mul", [*given, "s"], ["y"])]
+            yield make("Sigmoid", given, ["gate"])
+            yield make("Mul", [*given, "gate"], [out])
         case aten.conv2d.default:
-            return [make("Conv", given, ["y"], **_window(*arguments[3:]))]
+            yield make("Conv", given, [out], **_window(*arguments[3:]))
         case aten.linear.default if arguments[0].ndim == 2:
-            return [make("Gemm", given, ["y"], transB=1)]
+            yield make("Gemm", given, [out], transB=1)
         case aten.linear.default:
-            flip, product = make("Transpose", ["b"], ["t"]), ["s"] if "c" in given else ["y"]
-            add = [make("Add", ["s", "c"], ["y"])] if "c" in given else []
-            return [flip, make("MatMul", ["a", "t"], product), *add]
+            product = "product" if len(given) == 3 else out
+            yield make("Transpose", [given[1]], ["turned"])
+            yield make("MatMul", [given[0], "turned"], [product])
+            if len(given) == 3:
+                yield make("Add", [product, given[2]], [out])
         case aten.matmul.default:
-            return [make("MatMul", given, ["y"])]
+            yield make("MatMul", given, [out])
+        case aten.hardsigmoid.default:
+            yield make("HardSigmoid", given, [out], alpha=1 / 6)
         case _:
-            return [make(_ELEMENTWISE[target], given, ["y"], **_slope(target))]
-
-
-def _slope(target: Any) -> dict[str, float]:
-    return {"alpha": 1 / 6} if target is aten.hardsigmoid.default else {}
+            yield make(_ELEMENTWISE[target], given, [out])
 
 
 def _window(
