@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from roadworthy.core.checkpoints import load_strictly, read_weights
+from roadworthy.core.specs import Checkpoint, HfSpec, Pretrained, PySpec, Random, parse_model_spec
 from roadworthy.errors import BadModel
 
 
@@ -73,3 +75,73 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
     with pytest.raises(BadModel, match="cannot be read"):
         read_weights(tmp_path / "w.pth")
     assert not (tmp_path / "sprung").exists()
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(BadModel) as found:
+        read_weights(path)
+    return str(found.value)
+
+
+@pytest.mark.parametrize("text", ["some text", "eeeee"])
+def test_a_text_is_no_checkpoint(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "w.pth"
+    path.write_text(text)
+    assert refusal(path) == (
+        f"weights {path} cannot be read: it is no torch checkpoint; save with "
+        "torch.save(model.state_dict(), path)"
+    )
+
+
+def test_a_pickled_module_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(nn.Linear(2, 2), path)
+    assert refusal(path) == (
+        f"weights {path} cannot be read: it holds a Python object "
+        "(torch.nn.modules.linear.Linear), not tensors alone; save with "
+        "torch.save(model.state_dict(), path)"
+    )
+
+
+@pytest.mark.parametrize("kind", ["cut", "pickle", "script", "safetensors"])
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_other_files_are_refused_in_one_clean_line(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / ("w.safetensors" if kind == "safetensors" else "w.pth")
+    match kind:
+        case "cut":
+            torch.save(net().state_dict(), path)
+            path.write_bytes(path.read_bytes()[:300])
+        case "pickle":
+            path.write_bytes(pickle.dumps({"a": [1]}, protocol=4))
+        case "script":
+            torch.jit.script(nn.ReLU()).save(str(path))
+        case _:
+            path.write_text("some text")
+    assert refusal(path).endswith("(model.state_dict(), path)")
+    assert refusal(path).isprintable()
+    assert len(refusal(path)) < 160 + len(str(path))
+
+
+@pytest.mark.parametrize(
+    ("rest", "path", "weights"),
+    [
+        ("net.py:build", "net.py", Pretrained()),
+        ("a@b/net.py:build", "a@b/net.py", Pretrained()),
+        ("a@b/net.py:build@random", "a@b/net.py", Random()),
+        ("a@b/net.py:build@c@d/w.pth", "a@b/net.py", Checkpoint(Path("c@d/w.pth"))),
+        ("a:b/net.py:build@w", "a:b/net.py", Checkpoint(Path("w"))),
+    ],
+)
+def test_paths_of_py_models_may_hold_an_at_sign(rest: str, path: str, weights) -> None:
+    assert parse_model_spec(f"py:{rest}") == PySpec(Path(path), "build", weights)
+
+
+@pytest.mark.parametrize("name", ["org/name", "me@work/net"])
+def test_folders_of_hf_models_may_hold_an_at_sign(tmp_path: Path, name: str) -> None:
+    weights = tmp_path / "w@1"
+    weights.touch()
+    assert parse_model_spec(f"hf:{name}") == HfSpec(name, Pretrained())
+    assert parse_model_spec(f"hf:{name}@random") == HfSpec(name, Random())
+    assert parse_model_spec(f"hf:{name}@w.pth") == HfSpec(name, Checkpoint(Path("w.pth")))
+    if "@" not in name:
+        assert parse_model_spec(f"hf:{name}@{weights}") == HfSpec(name, Checkpoint(weights))

@@ -1,3 +1,4 @@
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -252,3 +253,106 @@ def test_cifar_reads_as_published(data: Path) -> None:
     assert len(found) == 1017
     assert found.load(0).size == (32, 32)
     assert len(load_data(f"imagefolder:{data}/imagenet_sample@labels.tsv")) == 300
+
+
+@pytest.mark.parametrize("label", ["5000000000", "1000001", "9" * 5000, "²", "1e3"])
+def test_class_ids_that_are_none_name_their_line(tmp_path: Path, label: str) -> None:
+    save(tmp_path / "a.png")
+    (tmp_path / "labels.tsv").write_text(f"a.png\t{label}\n")
+    with pytest.raises(BadData, match=r"labels\.tsv, line 1: "):
+        load_data(f"imagefolder:{tmp_path}@labels.tsv")
+
+
+@pytest.mark.parametrize("label", [2**40, 1_000_001, -1])
+def test_huge_class_ids_of_an_archive_are_refused(tmp_path: Path, label: int) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((2, 4, 4), np.uint8), y=np.array([0, label]))
+    with pytest.raises(BadData, match=rf"a\.npz\?x=x&y=y has class id {label}; 0 to 1000000"):
+        load_data(f"npz:{tmp_path / 'a.npz'}?x=x&y=y")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"label": np.array([[0], [1]])},
+        {"label": np.array(1)},
+        {"offset": np.array([[0], [1], [2]])},
+        {"offset": np.array(2)},
+        {"offset": np.array([0, 2, 1], np.uint64)},
+        {"jpeg": np.zeros((2, 2), np.uint8)},
+        {"jpeg": np.array(1, np.uint8)},
+    ],
+)
+def test_a_store_has_one_axis_everywhere(tmp_path: Path, changed) -> None:
+    store = {"jpeg": np.zeros(2, np.uint8), "offset": np.arange(3), "label": np.arange(2)}
+    np.savez(tmp_path / "a.npz", **store)
+    assert len(load_data(f"npz:{tmp_path / 'a.npz'}")) == 2
+    np.savez(tmp_path / "a.npz", **store | changed)
+    with pytest.raises(BadData, match="do not go together"):
+        load_data(f"npz:{tmp_path / 'a.npz'}")
+
+
+@pytest.mark.parametrize("shape", [(40, 0, 0, 3), (40, 4, 0), ()])
+def test_images_without_pixels_are_refused(tmp_path: Path, shape) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros(shape, np.uint8), y=np.zeros(shape[:1], int))
+    with pytest.raises(BadData, match="images are uint8"):
+        load_data(f"npz:{tmp_path / 'a.npz'}?x=x&y=y")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("array", "it is a single array"), (b"some text", "it is no zip archive"), (b"", "empty")],
+)
+def test_a_file_that_is_no_archive_says_how_to_make_one(tmp_path: Path, content, message) -> None:
+    path = tmp_path / "a.npz"
+    if content == "array":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(3))
+    else:
+        path.write_bytes(content)
+    with pytest.raises(BadData, match=rf"{message}.*; make one by numpy\.savez\(FILE") as found:
+        load_data(f"npz:{path}")
+    assert "pickle" not in str(found.value)
+
+
+def test_a_raw_member_of_an_archive_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x", b"no array")
+    with pytest.raises(BadData, match="images are"):
+        load_data(f"npz:{tmp_path / 'a.npz'}?x=x")
+
+
+def test_a_broken_link_stops_the_run_or_is_counted(tmp_path: Path) -> None:
+    broken = class_folders(tmp_path) / "class0" / "zz.jpg"
+    broken.symlink_to(tmp_path / "gone.jpg")
+    found = load_data(f"imagefolder:{tmp_path}")
+    with pytest.raises(BadData, match=r"class0/zz\.jpg cannot be read: No such file"):
+        load_tensor(found, Preprocess())
+    kept = batches(found, Preprocess(), 5, skip_bad=True)
+    assert sum(len(y) for _, y in kept) == 12
+    assert kept.skipped == [str(broken)]
+
+
+def test_a_label_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    save(tmp_path / "ä.png")
+    (tmp_path / "labels.tsv").write_text("ä.png\t1\n", encoding="utf-8-sig")
+    assert load_data(f"imagefolder:{tmp_path}@labels.tsv").load(0).size == (32, 24)
+
+
+def test_a_file_listed_twice_names_the_line(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    (tmp_path / "labels.tsv").write_text("a.png\t1\nb.png\t0\n\na.png\t1\n")
+    with pytest.raises(BadData, match=r"labels\.tsv, line 4: a\.png is listed twice"):
+        load_data(f"imagefolder:{tmp_path}@labels.tsv")
+
+
+def test_a_label_file_of_another_kind_is_told_what_is_allowed(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    (tmp_path / "good.csv").write_text("a.png,1\n")
+    with pytest.raises(BadData, match=r"'good\.csv' given .* \.tsv or \.txt file .* is allowed"):
+        load_data(f"imagefolder:{tmp_path}@good.csv")
+
+
+def test_a_folder_may_hold_an_at_sign(tmp_path: Path) -> None:
+    class_folders(tmp_path / "me@work")
+    (tmp_path / "me").mkdir()
+    assert len(load_data(f"imagefolder:{tmp_path / 'me@work'}")) == 12

@@ -132,6 +132,23 @@ def test_a_file_holds_every_stage(tmp_path: Path) -> None:
         ({"mean": [1]}, "three numbers"),
         ({"mean": 3}, "three numbers"),
         ({"std": [1, 0, 1]}, "above 0"),
+        ({"mean": "123"}, "mean '123' given; three numbers"),
+        ({"std": {1: 0, 2: 0, 3: 0}}, "three numbers"),
+        ({"mean": [0, float("nan"), 0]}, "three numbers"),
+        ({"std": [1, 1, float("inf")]}, "three numbers"),
+        ({"mean": [0, 0, 10**400]}, "three numbers"),
+        ({"fill": [1, 2]}, "three numbers"),
+        ({"fill": "123"}, "three numbers"),
+        ({"fill": [0, 0, 256]}, "from 0 to 255"),
+        ({"fill": [0, 0, -1]}, "from 0 to 255"),
+        ({"fill": [0, 0, 1.5]}, "from 0 to 255"),
+        ({"fill": [0, 0, float("inf")]}, "three numbers"),
+        ({"crop": 40000}, "1 to 8192 pixels"),
+        ({"crop": [8192, 8193]}, "1 to 8192 pixels"),
+        (
+            {"resize": "pillow-box", "geometry": "squash", "size": 10**9},
+            "1 to 8192 pixels are allowed",
+        ),
     ],
 )
 def test_wrong_stages_say_what_is_allowed(values, message: str) -> None:
@@ -156,3 +173,27 @@ def test_the_choice_of_preprocessing(tmp_path: Path) -> None:
         preprocess_from("imagnet", own)
     with pytest.raises(BadPreprocess, match="cannot be read"):
         preprocess_from(str(tmp_path / "none.yaml"), own)
+
+
+def test_the_largest_sides_and_levels_are_allowed() -> None:
+    stages = Preprocess.from_dict(
+        {"crop": [8192, 1], "fill": [0, 255, 7.0], "mean": ["1e-3", 0, 1]}
+    )
+    assert stages == Preprocess(crop=(8192, 1), fill=(0, 255, 7), mean=(0.001, 0.0, 1.0))
+    assert stages(picture()).shape == (3, 8192, 1)
+
+
+def test_the_advice_of_a_file_without_stages_works(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("- crop\n")
+    with pytest.raises(BadPreprocess, match="holds no stages") as found:
+        Preprocess.from_yaml(path)
+    path.write_text(str(found.value).partition("e.g. ")[2])
+    assert Preprocess.from_yaml(path).size == (256, 256)
+
+
+@pytest.mark.parametrize("text", ["crop: big", "size: 9", "reisze: 3", "crop: 2020-13-45"])
+def test_a_fault_in_a_file_names_the_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(BadPreprocess, match=r"preprocess file .*a\.yaml"):
+        Preprocess.from_yaml(tmp_path / "a.yaml")

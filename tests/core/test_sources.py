@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 from images_on_disk import picture, save
 from PIL import Image
 
-from roadworthy.core.sources import decode
+from roadworthy.core.sources import decode, image_paths
 from roadworthy.errors import BadData
 
 
@@ -78,3 +79,41 @@ def test_any_damage_is_bad_data_and_names_the_file(tmp_path: Path, suffix: str) 
             messages.append(str(error))
     assert len(messages) > 5
     assert all(f"a{suffix}" in m and "\n" not in m for m in messages)
+
+
+@pytest.fixture
+def heard():
+    """Warnings as a user's Python lets them through."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.resetwarnings()
+        warnings.simplefilter("always")
+        yield heard
+
+
+def test_transparent_palette_entries_are_dropped_silently(tmp_path: Path, heard) -> None:
+    palette = picture().quantize(16)
+    path = save(tmp_path / "a.png", palette, transparency=bytes(range(16)))
+    assert np.array_equal(read(path), palette.convert("RGB"))
+    assert not heard
+
+
+def test_large_images_are_good_and_far_larger_ones_are_refused(
+    tmp_path: Path, heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.png", picture(size=(20, 20)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+    assert read(path).size == (20, 20)
+    assert not heard
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(BadData, match=r"a\.png .*exceeds limit of 200 pixels"):
+        read(path)
+    warnings.warn("of another kind", stacklevel=1)
+    assert len(heard) == 1
+
+
+def test_broken_links_are_images_and_folders_are_none(tmp_path: Path) -> None:
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "linked.jpg").symlink_to(tmp_path / "folder.jpg")
+    (tmp_path / "broken.jpg").symlink_to(tmp_path / "gone.jpg")
+    save(tmp_path / "a.png")
+    assert [p.name for p in image_paths(tmp_path)] == ["a.png", "broken.jpg"]

@@ -1,5 +1,7 @@
 """Weights from a file into a module: every key matches or the mismatches are listed."""
 
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,8 +32,7 @@ def read_weights(path: Path) -> Weights:
     try:
         loaded = _load(path)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BadModel(f"weights {path} cannot be read: {reason}") from error
+        raise BadModel(f"weights {path} cannot be read: {_fault(path, error)}") from error
     weights = _unwrapped(loaded)
     if not weights:
         raise BadModel(
@@ -89,7 +90,33 @@ def _load(path: Path) -> Any:
         from safetensors.torch import load_file
 
         return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    # Where torch warns of what kind of file it is, it refuses the file next.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _fault(path: Path, error: Exception) -> str:
+    """What the file is not and how to write one: torch's own words are advice on running code."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if path.suffix == ".safetensors":
+        return (
+            "it is no .safetensors file or a damaged one; save with "
+            "safetensors.torch.save_file(model.state_dict(), path)"
+        )
+    return f"{_unlike_weights(path, str(error))}; save with torch.save(model.state_dict(), path)"
+
+
+def _unlike_weights(path: Path, words: str) -> str:
+    held = re.search(r"GLOBAL ([\w.]+)", words)
+    if held:
+        return f"it holds a Python object ({held[1]}), not tensors alone"
+    if "TorchScript" in words:
+        return "it is a TorchScript archive, no state_dict"
+    with path.open("rb") as file:
+        known = file.read(2).startswith((b"PK", b"\x80"))
+    return "it is damaged or not written by torch.save" if known else "it is no torch checkpoint"
 
 
 def _unwrapped(loaded: Any) -> Weights:

@@ -30,7 +30,14 @@ from torch import Tensor
 from roadworthy.core.builtin import open_builtin
 from roadworthy.core.images import Preprocess
 from roadworthy.core.progress import track
-from roadworthy.core.sources import Source, decode, open_folder, open_listed, open_npz
+from roadworthy.core.sources import (
+    MAX_CLASS_ID,
+    Source,
+    decode,
+    open_folder,
+    open_listed,
+    open_npz,
+)
 from roadworthy.errors import BadData, BadPreprocess
 
 Task = Literal["classification"]
@@ -279,6 +286,11 @@ def _imagefolder(spec: str, rest: str) -> Dataset:
     folder, _, listing = rest.rpartition("@")
     if listing.endswith((".tsv", ".txt")) and folder:
         return _identified(spec, open_listed(Path(folder), Path(listing)))
+    if folder and Path(folder).is_dir() and not Path(rest).exists():
+        raise BadData(
+            f"label file {listing!r} given in {spec}; a .tsv or .txt file of file<TAB>class id "
+            "lines is allowed"
+        )
     source, classes = open_folder(Path(rest))
     return Dataset(spec, classes, source, tuple(range(len(source))), ranked=bool(classes))
 
@@ -288,8 +300,12 @@ def _identified(spec: str, source: Source) -> Dataset:
         raise BadData(f"{spec} holds no images")
     labels = [source.label(i) for i in range(len(source))]
     known = [label for label in labels if label is not None]
-    if known and min(known) < 0:
-        raise BadData(f"{spec} has class id {min(known)}; ids from 0 on are allowed")
+    wrong = [label for label in known if not 0 <= label <= MAX_CLASS_ID]
+    if wrong:
+        raise BadData(
+            f"{spec} has class id {wrong[0]}; 0 to {MAX_CLASS_ID} are allowed, number the classes "
+            "from 0"
+        )
     classes = tuple(map(str, range(max(known) + 1))) if known else ()
     return Dataset(spec, classes, source, tuple(range(len(source))))
 

@@ -3,7 +3,8 @@
 Between the stages an image is 8-bit RGB, so that every resizer starts and ends on the same grid.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -34,6 +35,25 @@ Resize = Literal[
 Geometry = Literal["short-side", "squash", "letterbox"]
 Colour = Literal["rgb", "bgr"]
 Size = tuple[int, int]
+
+# No classifier comes near it, and Pillow takes 9460 pixels square for an attack.
+_MAX_SIDE = 8192
+_EXAMPLE = "resize: pillow-bilinear, geometry: short-side, size: 256"
+
+
+def _check_sides(name: str, pair: Size | None) -> None:
+    if pair is not None and not all(1 <= side <= _MAX_SIDE for side in pair):
+        raise BadPreprocess(f"{name} {pair} given; 1 to {_MAX_SIDE} pixels are allowed")
+
+
+def _check_colour(name: str, values: tuple[float, ...] | None) -> None:
+    if values is not None and not (len(values) == 3 and all(map(math.isfinite, values))):
+        raise BadPreprocess(f"{name} {values} given; three numbers are needed, R G B")
+
+
+def _check_levels(fill: tuple[float, ...]) -> None:
+    if not all(level in range(256) for level in fill):
+        raise BadPreprocess(f"fill {fill} given; whole numbers from 0 to 255 are allowed, R G B")
 
 
 @dataclass(frozen=True)
@@ -71,16 +91,15 @@ class Preprocess:
             given = [n for n in ("resize", "geometry", "size") if getattr(self, n)]
             raise BadPreprocess(
                 f"{', '.join(given)} given alone; resize, geometry and size come together or not "
-                "at all, e.g. resize: pillow-bilinear, geometry: short-side, size: 256"
+                f"at all, e.g. {_EXAMPLE}"
             )
-        for name, pair in (("size", self.size), ("crop", self.crop)):
-            if pair and min(pair) < 1:
-                raise BadPreprocess(f"{name} {pair} given; pixels from 1 on are allowed")
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if values is not None and len(values) != 3:
-                raise BadPreprocess(f"{name} {values} given; three numbers are needed, R G B")
+        _check_sides("size", self.size)
+        _check_sides("crop", self.crop)
+        for name, values in (("mean", self.mean), ("std", self.std), ("fill", self.fill)):
+            _check_colour(name, values)
         if self.std is not None and min(self.std) <= 0:
             raise BadPreprocess(f"std {self.std} given; numbers above 0 are allowed")
+        _check_levels(self.fill)
 
     @property
     def output_size(self) -> Size | None:
@@ -122,15 +141,20 @@ class Preprocess:
 
     @classmethod
     def from_yaml(cls, path: Path) -> "Preprocess":
-        """Stages out of a YAML or JSON file."""
+        """Stages out of a YAML or JSON file; BadPreprocess names the file."""
         try:
             values = yaml.safe_load(path.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())
             raise BadPreprocess(f"preprocess file {path} cannot be read: {reason}") from error
         if not isinstance(values, dict):
-            raise BadPreprocess(f"preprocess file {path} holds no stages; e.g. size: 256")
-        return cls.from_dict({str(k): v for k, v in values.items()})
+            raise BadPreprocess(
+                f"preprocess file {path} holds no stages; write some, e.g. {{{_EXAMPLE}}}"
+            )
+        try:
+            return cls.from_dict({str(k): v for k, v in values.items()})
+        except BadPreprocess as error:
+            raise BadPreprocess(f"preprocess file {path}: {error}") from error
 
 
 IMAGENET = Preprocess(
@@ -265,8 +289,12 @@ def _stage(name: str, value: Any) -> Any:
             return _option(name, value, get_args(Colour))
         case "size" | "crop":
             return _pixels(name, value)
+        case "fill":
+            levels = _numbers(name, value)
+            _check_levels(levels)
+            return tuple(map(int, levels))
         case _:
-            return _numbers(name, value, int if name == "fill" else float)
+            return _numbers(name, value)
 
 
 def _option(name: str, value: Any, allowed: tuple[str, ...]) -> str:
@@ -288,11 +316,14 @@ def _pixels(name: str, value: Any) -> Size:
     raise BadPreprocess(f"{name} {value!r} given; one number of pixels or [height, width]")
 
 
-def _numbers(name: str, value: Any, kind: type[int] | type[float]) -> tuple[Any, ...]:
+def _numbers(name: str, value: Any) -> tuple[float, ...]:
     try:
-        return tuple(kind(v) for v in value)
-    except (TypeError, ValueError) as error:
+        # The characters of "123" are three numbers too, and the keys of a dict may be.
+        found = () if isinstance(value, str | bytes | Mapping | Set) else tuple(map(float, value))
+        _check_colour(name, found)
+    except (TypeError, ValueError, OverflowError) as error:
         raise BadPreprocess(f"{name} {value!r} given; three numbers are needed, R G B") from error
+    return found
 
 
 def _near(given: str, known: tuple[str, ...] | list[str]) -> str:

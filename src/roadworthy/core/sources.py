@@ -1,6 +1,7 @@
 """Where images come from, files, a store of JPEGs, an array, and how they are decoded."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from roadworthy.errors import BadData
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 )
+
+# One name is kept for every class up to the highest id: a stray large id must not eat the memory.
+MAX_CLASS_ID = 1_000_000
 
 Pixels = NDArray[np.uint8]
 
@@ -90,19 +94,20 @@ class JpegStore:
 
     def __post_init__(self) -> None:
         consistent = (
-            self.jpeg.dtype == np.uint8
+            self.jpeg.ndim == self.offset.ndim == self.labels.ndim == 1
+            and self.jpeg.dtype == np.uint8
             and self.offset.dtype.kind in "iu"
             and self.labels.dtype.kind in "iu"
             and len(self.offset) == len(self.labels) + 1
-            and bool(np.all(np.diff(self.offset) >= 0))
+            and bool(np.all(self.offset[1:] >= self.offset[:-1]))
             and self.offset[0] >= 0
             and self.offset[-1] <= len(self.jpeg)
         )
         if not consistent:
             raise BadData(
-                f"{self.path}: {len(self.labels)} labels and {len(self.offset)} offsets into "
-                f"{len(self.jpeg)} {self.jpeg.dtype} do not go together; n integer labels "
-                "need n + 1 rising integer offsets into uint8"
+                f"{self.path}: label {_shape(self.labels)}, offset {_shape(self.offset)} and jpeg "
+                f"{_shape(self.jpeg)} do not go together; integer label [n] needs n + 1 rising "
+                "integers in offset, which cut up the uint8 of jpeg; all have one axis"
             )
 
     def __len__(self) -> int:
@@ -139,15 +144,15 @@ class Arrays:
     def __post_init__(self) -> None:
         x, y = self.images, self.labels
         plain = x.ndim == 3 or (x.ndim == 4 and x.shape[3] in (1, 3))
-        if x.dtype != np.uint8 or not plain:
+        if x.dtype != np.uint8 or not plain or 0 in x.shape[1:]:
             raise BadData(
-                f"{self.path}: images are {x.dtype} {list(x.shape)}; uint8 [n, h, w, 3], "
-                "[n, h, w, 1] or [n, h, w] are allowed"
+                f"{self.path}: images are {_shape(x)}; uint8 [n, h, w, 3], [n, h, w, 1] or "
+                "[n, h, w] are allowed, h and w from 1 on"
             )
         if y is not None and (y.shape != x.shape[:1] or y.dtype.kind not in "iu"):
             raise BadData(
-                f"{self.path}: labels are {y.dtype} {list(y.shape)} for {len(x)} images; one "
-                "integer each is needed"
+                f"{self.path}: labels are {_shape(y)} for {len(x)} images; one integer each is "
+                "needed"
             )
 
     def __len__(self) -> int:
@@ -170,6 +175,10 @@ class Arrays:
         return str(index)
 
 
+def _shape(array: NDArray[Any]) -> str:
+    return f"{array.dtype} {list(array.shape)}"
+
+
 def decode(content: bytes | Pixels, name: str) -> Image.Image:
     """8-bit RGB image, turned upright by its EXIF tag; gray and CMYK are converted.
 
@@ -179,6 +188,7 @@ def decode(content: bytes | Pixels, name: str) -> Image.Image:
     if isinstance(content, np.ndarray):
         squeezed = content[..., 0] if content.ndim == 3 and content.shape[2] == 1 else content
         return Image.fromarray(np.ascontiguousarray(squeezed)).convert("RGB")
+    _allow_large_images()
     # Damaged files make Pillow's plugins raise nearly anything: OSError, SyntaxError, struct.error.
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -187,6 +197,13 @@ def decode(content: bytes | Pixels, name: str) -> Image.Image:
     except Exception as error:
         raise BadData(f"image {name} is corrupt or no image: {_reason(error)}") from error
     return _rgb(upright, name)
+
+
+def _allow_large_images() -> None:
+    # Images are decoded on threads, where `catch_warnings` would put back the filters of others.
+    unwanted = Image.DecompressionBombWarning
+    if not any(entry[2] is unwanted for entry in warnings.filters):
+        warnings.simplefilter("ignore", unwanted)
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
@@ -199,6 +216,9 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
             return Image.fromarray((deep >> 8).astype(np.uint8)).convert("RGB")
         case "F":
             raise BadData(f"image {name} holds floating-point pixels; 8 or 16 bits are allowed")
+        case "P":
+            # Pillow warns where it has to drop the transparency of single palette entries.
+            return image.convert("RGBA").convert("RGB")
         case _:
             return image.convert("RGB")
 
@@ -206,13 +226,17 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
 def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "its content is in no known image format"
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def image_paths(folder: Path) -> list[Path]:
-    """Image files in and below `folder`, sorted; hidden ones are left out."""
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    """Image files in and below `folder`, sorted; hidden ones are left out, broken links are not."""
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and _file_or_link(p))
     return sorted(p for p in found if not _hidden(p.relative_to(folder)))
+
+
+def _file_or_link(path: Path) -> bool:
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _hidden(path: Path) -> bool:
@@ -255,23 +279,35 @@ def open_listed(root: Path, listing: Path) -> Files:
     if not (root / listing).is_file() and not listing.is_file():
         raise BadData(f"label file {listing} is neither in {root} nor in the working folder")
     path = root / listing if (root / listing).is_file() else listing
-    rows = [_row(path, i, text) for i, text in enumerate(_lines(path), 1) if text.strip()]
-    if not rows:
+    labels: dict[str, int] = {}
+    for number, text in enumerate(_lines(path), 1):
+        if text.strip():
+            name, label = _row(path, number, text)
+            if name in labels:
+                raise BadData(f"{path}, line {number}: {name} is listed twice; keep one of the two")
+            labels[name] = label
+    if not labels:
         raise BadData(f"label file {path} is empty; lines of file<TAB>class id are needed")
-    return Files(root, tuple(name for name, _ in rows), tuple(label for _, label in rows))
+    return Files(root, tuple(labels), tuple(labels.values()))
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text().splitlines()
+        return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadData(f"label file {path} cannot be read as text: {error}") from error
 
 
 def _row(path: Path, number: int, text: str) -> tuple[str, int]:
     name, _, label = text.rpartition("\t")
-    if not name or not label.strip().isdigit():
+    if not name or not label.strip().isdecimal():
         raise BadData(f"{path}, line {number}: {text!r} given; file<TAB>class id from 0 is needed")
+    # int() refuses thousands of digits, so what cannot be an id is told by its length.
+    if len(label.strip()) > 100 or int(label) > MAX_CLASS_ID:
+        raise BadData(
+            f"{path}, line {number}: class id {label.strip()[:20]} given; 0 to {MAX_CLASS_ID} are "
+            "allowed, number the classes from 0"
+        )
     return name, int(label)
 
 
@@ -287,17 +323,39 @@ def open_npz(path: Path, keys: dict[str, str]) -> JpegStore | Arrays:
 def _read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         raise BadData(f"npz:{path} is not a file; give the path of an .npz file")
+    _check_archive(path)
     # Damaged archives raise OSError, ValueError, BadZipFile, zlib.error ...
     try:
         with np.load(path, allow_pickle=False) as store:
             held = list(store.files)
             missing = [name for name in names if name not in held]
-            arrays = {} if missing else {name: store[name] for name in names}
+            arrays = {} if missing else {name: np.asarray(store[name]) for name in names}
     except Exception as error:
-        raise BadData(f"npz:{path} is no readable .npz file: {_reason(error)}") from error
+        raise BadData(_no_archive(path, _reason(error))) from error
     if missing:
         raise BadData(
             f"npz:{path} has no {', '.join(missing)}; it holds {', '.join(held)}; choose with "
             f"npz:{path}?x=IMAGES&y=LABELS"
         )
     return arrays
+
+
+def _check_archive(path: Path) -> None:
+    with path.open("rb") as file:
+        head = file.read(6)
+    match head:
+        case b"":
+            raise BadData(_no_archive(path, "it is empty (0 bytes)"))
+        case b"\x93NUMPY":
+            raise BadData(_no_archive(path, "it is a single array, as an .npy file holds it"))
+        case _ if not head.startswith(b"PK"):
+            raise BadData(_no_archive(path, "it is no zip archive"))
+        case _:
+            pass
+
+
+def _no_archive(path: Path, reason: str) -> str:
+    return (
+        f"npz:{path} is no readable .npz file: {reason}; make one by numpy.savez(FILE, x=images, "
+        "y=labels)"
+    )

@@ -1,5 +1,6 @@
 """Model specs: what a string such as ``timm:mobilenetv2_100@weights.pth`` names."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +67,10 @@ class OnnxSpec:
     path: Path
 
 
+# Both the path and that of the weights may hold an @; the function between them holds none.
+_PY = re.compile(r"(?P<path>.+?):(?P<function>[^@:/\\]+)(@(?P<source>.*))?")
+_SUFFIXES = frozenset((".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".tar", ".pkl"))
+
 ModelSpec = TimmSpec | TorchvisionSpec | HfSpec | PySpec | OnnxSpec
 
 
@@ -82,22 +87,30 @@ def parse_model_spec(spec: str) -> ModelSpec:
     if kind == "onnx" and rest:
         return OnnxSpec(Path(rest))
     name, _, source = rest.partition("@")
-    weights = _weights(source)
     match kind:
         case "timm" if name:
-            return TimmSpec(name, weights)
+            return TimmSpec(name, _weights(source))
         case "torchvision" if name:
-            return TorchvisionSpec(name, weights)
+            return TorchvisionSpec(name, _weights(source))
         case "hf" if name:
-            return HfSpec(name, weights)
-        case "py" if ":" in name:
-            path, _, function = name.rpartition(":")
-            return PySpec(Path(path), function, weights)
+            name, source = _split(rest)
+            return HfSpec(name, _weights(source))
+        case "py" if parts := _PY.fullmatch(rest):
+            return PySpec(Path(parts["path"]), parts["function"], _weights(parts["source"] or ""))
         case _:
             raise BadModel(
                 f"model {spec!r} given; timm:NAME, torchvision:NAME, hf:DIR_OR_ID, "
                 "py:FILE.py:FUNCTION (each with @weights.pth or @random) and onnx:FILE are allowed"
             )
+
+
+def _split(rest: str) -> tuple[str, str]:
+    """Name and weights: a folder may hold an @ itself, so only `random` or a file follows ours."""
+    for name, _, source in (rest.partition("@"), rest.rpartition("@")):
+        if name and (source == "random" or Path(source).is_file()):
+            return name, source
+    name, _, source = rest.rpartition("@")
+    return (name, source) if name and Path(source).suffix.lower() in _SUFFIXES else (rest, "")
 
 
 def _weights(source: str) -> Weights:
