@@ -123,9 +123,18 @@ def test_bad_input_exits_2_with_one_line(arguments, message: str, capsys) -> Non
     assert shown.out == ""
 
 
-def test_a_failure_exits_1_and_shows_its_trace_only_in_debug(case, capsys) -> None:
+def test_a_failing_model_exits_2_and_says_on_which_input(case, capsys) -> None:
     model, data = case
-    arguments = ["evaluate", model.replace(":build", ":fails"), "--data", data]
+    assert main(["evaluate", model.replace(":build", ":fails"), "--data", data]) == 2
+    assert "fails on float32 images of shape" in capsys.readouterr().err
+
+
+def test_a_failure_exits_1_and_shows_its_trace_only_in_debug(case, capsys, monkeypatch) -> None:
+    def fails(_: object) -> None:
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr("roadworthy.evaluate.evaluate", fails)
+    arguments = ["evaluate", case[0], "--data", case[1]]
     assert main(arguments) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("roadworthy evaluate: RuntimeError: ")

@@ -111,3 +111,121 @@ def test_bad_input_is_one_line_and_exit_2(
     assert message in text
     assert "\n" not in text
     assert not (place / "never" / "model.onnx").exists()
+
+
+def test_what_was_finished_stays_whole_when_a_later_run_fails(
+    done: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in done.iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("roadworthy.journey.save_quantized", full)
+    assert main(command(place, done, "--bits", "w2a2", "--method", "mse")) == 1
+    assert {path.name: path.read_bytes() for path in done.iterdir()} == before
+
+
+def test_evaluation_images_are_checked_before_anything_is_learned(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("roadworthy.journey.compress_best", None)
+    arguments = command(place, place / "late")
+    arguments[arguments.index("--eval") + 1] = "imagefolder:nowhere"
+    assert main(arguments) == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert list((place / "late").iterdir()) == []
+
+
+def test_a_corrected_evaluation_finds_the_finished_units(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from roadworthy.compress import engine
+
+    def broken(*_: object) -> None:
+        raise ParityError("an image is broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("roadworthy.journey._judge", broken)
+        assert main(command(place, place / "again")) == 1
+    monkeypatch.setattr(engine, "reconstruct", None)
+    arguments = command(place, place / "again")
+    at = arguments.index("--eval")
+    assert main(arguments[:at] + arguments[at + 2 :]) == 0
+
+
+def test_damaged_leftovers_are_learned_again(place: Path) -> None:
+    left = place / "left" / ".unfinished"
+    (left / "folder").mkdir(parents=True)
+    (left / "fingerprint.json").write_bytes(b"\xff\xfe\x80")
+    assert main(command(place, place / "left")) == 0
+    (place / "flat").mkdir()
+    (place / "flat" / ".unfinished").write_text("a file")
+    assert main(command(place, place / "flat", "--no-resume")) == 0
+
+
+def test_evaluate_leaves_the_record_of_quantize_alone(
+    done: Path, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (done / "run.json").read_bytes()
+    data = f"npz:{place}/x.npz?x=x&y=y"
+    assert main(["evaluate", str(done), "--data", data, "--out", str(done)]) == 2
+    assert "run.json of quantize" in capsys.readouterr().err
+    assert (done / "run.json").read_bytes() == before
+
+
+HEAD = """
+import torch
+from torch import nn
+PREPROCESS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 6)
+    def forward(self, x):
+        y = self.layer(x.mean((2, 3)))
+"""
+ENDS = {
+    "tuple": ("return (y,)", "tuple of 1 outputs"),
+    "dict": ("return {'a': y}", "dict of 1 outputs"),
+    "nothing": ("return None", "NoneType"),
+    "classes": ("return y.argmax(1)", "int64"),
+    "one": ("return y[:, 0]", "answers ['batch'] where"),
+    "infinite": ("return y * 1e39", "NaN or infinite"),
+    "constant": ("return torch.zeros(x.shape[0], 6)", "nothing to quantize"),
+    "layerless": ("return x.mean((2, 3))", "nothing to quantize"),
+    "raising": ("raise ValueError('wrong size')", "wrong size"),
+    "deciding": ("return y if y.sum() > 0 else -y", "torch.where"),
+}
+
+
+def quantize_ending(place: Path, name: str, end: str) -> int:
+    """The exit code for a small network whose forward ends by the line `end`."""
+    (place / f"{name}.py").write_text(f"{HEAD}        {end}\n")
+    data = ["--data", f"npz:{place}/x.npz?x=x&y=y", "--method", "mse"]
+    return main(["quantize", f"py:{place}/{name}.py:Net", *data, "--out", str(place / f"o-{name}")])
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_models_that_are_no_classifiers_are_refused_in_one_line(
+    kind: str, place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    line, message = ENDS[kind]
+    assert quantize_ending(place, kind, line) == 2
+    text = capfd.readouterr().err.strip()
+    assert message in text
+    assert "\n" not in text
+    assert list((place / f"o-{kind}").iterdir()) == []
+
+
+def test_a_dead_cast_is_no_obstacle(place: Path) -> None:
+    assert quantize_ending(place, "dead", "y.double(); return y") == 0
+
+
+@pytest.mark.parametrize("more", [("--tries", "2"), ("--max-drop", "1")])
+def test_too_few_images_to_judge_by_are_refused(
+    more: tuple[str, str], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ("--calib-size", "3", "--batch-size", "1")
+    assert main(command(place, place / "few", *few, *more)) == 2
+    assert "give at least" in capsys.readouterr().err

@@ -19,6 +19,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _stdout_kept_clean(given.json):
             result = _run(given)
+        text = json.dumps(result) if given.json else say(given.command, result)
+        if text:
+            print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader is gone: so is the last flush
+        return 1
     except Exception as error:
         if given.debug:
             raise
@@ -27,9 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"roadworthy {given.command}: interrupted", file=sys.stderr)
         return 1
-    text = json.dumps(result) if given.json else say(given.command, result)
-    if text:
-        print(text)
     return 0
 
 

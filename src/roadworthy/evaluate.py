@@ -13,9 +13,9 @@ from roadworthy.core.images import Preprocess, preprocess_from
 from roadworthy.core.metrics import accuracy, correct, wilson
 from roadworthy.core.models import check_onnx, load_model
 from roadworthy.core.predict import Predictor, TorchPredictor
-from roadworthy.core.runs import RunRecord
+from roadworthy.core.runs import RunRecord, output_folder
 from roadworthy.core.specs import OnnxSpec, parse_model_spec
-from roadworthy.errors import BadModel
+from roadworthy.errors import BadInput, BadModel
 from roadworthy.requests import EvaluateRequest
 
 
@@ -41,6 +41,8 @@ def evaluate(request: EvaluateRequest) -> Evaluation:
     Raises:
         BadInput: the model, the data or the preprocessing is not usable; the message says why.
     """
+    if request.out is not None:
+        _check_out(request.out)
     predictor, preprocess = open_predictor(request.model, request.preprocess, request.device)
     dataset = load_data(request.data).labelled()
     if request.limit is not None:
@@ -66,6 +68,14 @@ def evaluate(request: EvaluateRequest) -> Evaluation:
     if request.out is not None:
         record(request, result, dataset, preprocess).save(request.out / "run.json")
     return result
+
+
+def _check_out(out: Path) -> None:
+    """BadInput where `out` cannot hold a record, or holds one of another command."""
+    present = output_folder(out) / "run.json"
+    command = RunRecord.load(present).command if present.is_file() else "evaluate"
+    if command != "evaluate":
+        raise BadInput(f"--out {out} holds the run.json of {command}; give a folder of its own")
 
 
 def answers(predictor: Predictor, parts: Batches) -> tuple[Float[Tensor, "n k"], Int[Tensor, " n"]]:
@@ -108,7 +118,8 @@ def _recorded(folder: Path) -> Preprocess | None:
     """The preprocessing that `quantize` recorded beside its model.onnx."""
     if not (folder / "run.json").is_file():
         return None
-    stages = RunRecord.load(folder).config.get("preprocess")
+    config: object = RunRecord.load(folder).config
+    stages = config.get("preprocess") if isinstance(config, dict) else None
     return Preprocess.from_dict(stages) if isinstance(stages, dict) else None
 
 

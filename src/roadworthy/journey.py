@@ -1,10 +1,13 @@
 """The whole way of a model: captured, compressed, exported, proven, recorded."""
 
 import hashlib
+import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +38,12 @@ from roadworthy.compress.sensitivity import sensitivity
 from roadworthy.core.backends import ACADEMIC, backend
 from roadworthy.core.capture import capture
 from roadworthy.core.data import Dataset, batches, check_labels, join, load_data
+from roadworthy.core.extract import whole
 from roadworthy.core.images import Preprocess, preprocess_from
 from roadworthy.core.metrics import accuracy, correct, paired_bootstrap, wilson
 from roadworthy.core.models import LoadedModel, load_model
 from roadworthy.core.predict import TorchPredictor, predict, resolve_device
-from roadworthy.core.runs import RunRecord, peak_memory_mb, write_atomically
+from roadworthy.core.runs import RunRecord, output_folder, peak_memory_mb, write_atomically
 from roadworthy.core.units import partition
 from roadworthy.deploy.bias import snap_biases
 from roadworthy.deploy.export import export_onnx
@@ -48,7 +52,7 @@ from roadworthy.deploy.latency import latencies
 from roadworthy.deploy.parity import assert_parity, compare
 from roadworthy.deploy.runtimes import OrtPredictor
 from roadworthy.deploy.store import fill, load_meaning, save_quantized
-from roadworthy.errors import BadData, BadInput
+from roadworthy.errors import BadData, BadModel
 from roadworthy.live import UnitProgress
 from roadworthy.requests import QuantizeRequest, Solver, parse_bits
 
@@ -145,12 +149,13 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
     from roadworthy.report import write_report
 
     start = time.perf_counter()
-    out = _folder(request.out)
+    out = output_folder(request.out)
     loaded = load_model(request.model)
     preprocess = preprocess_from(request.data.preprocess, loaded.preprocess)
     dataset, images, labels, skipped = _calibration(request, preprocess)
     device = resolve_device(request.device)
     graph = capture(loaded.module, images[:1]).to(device)
+    judging = _judging_set(request.data.evaluation, graph)
     scheme = request.scheme
     chosen = backend(scheme.backend, scheme.act_bits)
     method = method_of(request.solver, scheme.weight_bits, scheme.act_bits, len(images))
@@ -158,15 +163,15 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
     plan = Plan(method, chosen, widths, request.solver.blocks)
     config = _config(request, preprocess, chosen.name, method)
     fingerprint = {
-        **config,
+        **{name: value for name, value in config.items() if name not in ("eval", "max_drop")},
         "images": dataset.sha256,
         "weights": _digest(loaded.module),
         "seed": request.seed,
+        "version": metadata.version("roadworthy"),
     }
     finished = Finished(out / ".unfinished", fingerprint)
     if not request.resume:
         finished.clear()
-        finished = Finished(out / ".unfinished", fingerprint)
     with UnitProgress(f"{request.solver.method} {scheme.bits}") as bar:
         run = Run(request.seed, finished, bar.show, request.solver.memory)
         if scheme.max_drop is None:
@@ -177,23 +182,25 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
         done.facts["sensitivity"] = sensitivity(graph, images.to(device), plan)
     module = done.module.cpu()
     snap_biases(module)
-    numbers = _deploy(module, graph.cpu(), images, out)
-    numbers |= _judge(request, loaded, module, preprocess, out)
     meaning = {**config, "input_shape": list(images.shape[1:]), "layers": done.facts["layers"]}
-    save_quantized(module, meaning | {"raised": done.facts.get("raised_to_8bit", [])}, out)
-    record = RunRecord(
-        "quantize",
-        config,
-        request.seed,
-        {"calibration": _identity(dataset, skipped), **numbers.pop("data")},
-        {
-            **done.facts,
-            **numbers,
-            "seconds": time.perf_counter() - start,
-            "peak_memory_mb": peak_memory_mb(),
-        },
-    )
-    record.save(out / "run.json")
+    meaning["raised"] = done.facts.get("raised_to_8bit", [])
+    with _together(out) as new:
+        numbers = _deploy(module, graph.cpu(), images, new)
+        numbers |= _judge(request, judging, loaded, module, preprocess, new)
+        save_quantized(module, meaning, new)
+        record = RunRecord(
+            "quantize",
+            config,
+            request.seed,
+            {"calibration": _identity(dataset, skipped), **numbers.pop("data")},
+            {
+                **done.facts,
+                **numbers,
+                "seconds": time.perf_counter() - start,
+                "peak_memory_mb": peak_memory_mb(),
+            },
+        )
+        record.save(new / "run.json")
     write_report([out], out / "report.html")
     finished.clear()
     return record
@@ -209,14 +216,18 @@ def _digest(module: nn.Module) -> str:
     return total.hexdigest()
 
 
-def _folder(out: Path) -> Path:
-    if out.exists() and not out.is_dir():
-        raise BadInput(f"--out {out} is a file; give a folder")
+@contextmanager
+def _together(out: Path) -> Generator[Path]:
+    """A folder whose files move into `out` once all of them are written, and else are gone."""
+    new = out / ".new"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
     try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"--out {out} cannot be made: {error.strerror}; choose another") from error
-    return out
+        yield new
+        for file in new.iterdir():
+            file.replace(out / file.name)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def _calibration(
@@ -234,6 +245,21 @@ def _calibration(
     parts = batches(dataset, preprocess, 64, request.data.skip_bad, "reading calibration images")
     images, labels = join(parts)
     return dataset, images, labels, len(parts.skipped)
+
+
+def _judging_set(spec: str | None, graph: fx.GraphModule) -> Dataset | None:
+    """The evaluation images, known to fit the model before anything is learned."""
+    shape = whole(graph).exit.meta["val"].shape
+    if len(shape) != 2:
+        raise BadModel(
+            f"the model answers {['batch', *shape[1:]]} where a classifier answers "
+            "[batch, classes]; wrap it in a module that returns the logits"
+        )
+    if spec is None:
+        return None
+    dataset = load_data(spec).labelled()
+    check_labels(dataset, int(shape[1]))
+    return dataset
 
 
 def _config(
@@ -292,15 +318,15 @@ def _deploy(module: fx.GraphModule, graph: nn.Module, images: Tensor, out: Path)
 
 def _judge(
     request: QuantizeRequest,
+    dataset: Dataset | None,
     loaded: LoadedModel,
     module: fx.GraphModule,
     preprocess: Preprocess,
     out: Path,
 ) -> dict[str, Any]:
     """Accuracy of the float, the simulated and the deployed model on the evaluation images."""
-    if request.data.evaluation is None:
+    if dataset is None:
         return {"data": {}}
-    dataset = load_data(request.data.evaluation).labelled()
     parts = batches(dataset, preprocess, 64, request.data.skip_bad, "judging")
     images, labels = join(parts)
     forms = {
@@ -309,7 +335,6 @@ def _judge(
         "deployed": OrtPredictor(out / "model.onnx"),
     }
     answers = {name: predict(form, images.split(BATCH)) for name, form in forms.items()}
-    check_labels(dataset, answers["float"].shape[1])
     found: dict[str, Any] = {name: _score(a, labels) for name, a in answers.items()}
     fp, low = (correct(answers[name], labels) for name in ("float", "deployed"))
     found["change"] = paired_bootstrap(fp, low, request.seed)._asdict()

@@ -97,10 +97,16 @@ def _command(
     )
     shared = parser.add_argument_group("every command")
     shared.add_argument("--json", action="store_true", help="the result as JSON, nothing else")
-    shared.add_argument("--seed", type=int, default=0, help="of every random choice (0)")
+    shared.add_argument("--seed", type=_seed, default=0, help="of every random choice (0)")
     shared.add_argument("--device", choices=get_args(Device), default="auto")
     shared.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} given; 0 to {2**31 - 1} is allowed")
+    return int(text)
 
 
 def _quantize(parser: argparse.ArgumentParser) -> None:
@@ -140,7 +146,15 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
 
 def _blocks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL)
-    parser.add_argument("--image-size", type=int, metavar="PIXELS", help="(the model's own, or 32)")
+    parser.add_argument(
+        "--image-size", type=_side, metavar="PIXELS", help="(the model's own, or 32)"
+    )
+
+
+def _side(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 4096:
+        raise argparse.ArgumentTypeError(f"{text!r} given; 1 to 4096 pixels are allowed")
+    return int(text)
 
 
 def _report(parser: argparse.ArgumentParser) -> None:

@@ -42,8 +42,8 @@ def parse_memory(text: str) -> int:
     """
     found = _MEMORY.fullmatch(text.strip())
     amount = float(found[1]) * _UNIT_BYTES[(found[2] or "").upper()] if found else 0.0
-    if amount < 2**20:
-        raise BadInput(f"memory {text!r} given; a size of at least 1MB is allowed, e.g. 4GB")
+    if not 2**20 <= amount < 2**60:
+        raise BadInput(f"memory {text[:40]!r} given; 1MB or more is allowed, e.g. 4GB")
     return int(amount)
 
 
@@ -119,8 +119,8 @@ class Scheme:
         parse_bits(self.bits)
         if self.backend is not None:
             one_of("backend", self.backend, get_args(BackendName))
-        if self.max_drop is not None and self.max_drop < 0:
-            raise BadInput(f"--max-drop {self.max_drop} given; 0 or more points are allowed")
+        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
+            raise BadInput(f"--max-drop {self.max_drop} given; 0 to 100 points are allowed")
 
     @property
     def bits(self) -> str:

@@ -35,8 +35,15 @@ def _blocks(units: list[dict[str, Any]]) -> str:
 
 
 def _run(result: dict[str, Any]) -> str:
-    lines = [_values(result), _parity(result), _size(result), _speed(result), _written(result)]
+    parts = (_skipped, _values, _parity, _size, _speed, _written)
+    lines = [part(result) for part in parts]
     return "\n".join(line for line in lines if line)
+
+
+def _skipped(result: dict[str, Any]) -> str:
+    sets = result.get("data") or {}
+    count = sum(each.get("skipped", 0) for each in sets.values() if isinstance(each, dict))
+    return f"left out   {count} unreadable images" if count else ""
 
 
 def _values(result: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ from roadworthy.compress.quantize import augmented, compress
 from roadworthy.compress.resume import Finished
 from roadworthy.core.backends import ACADEMIC, ONNXRUNTIME_CPU
 from roadworthy.core.capture import capture
-from roadworthy.errors import BadData, BadInput
+from roadworthy.errors import BadData, BadInput, RoadworthyError
 
 
 def error(method: Method, steps: int = 40) -> float:
@@ -134,6 +134,17 @@ def test_caches_on_disk_change_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     del held
     assert cache.used == 0
+
+
+def test_a_full_disk_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(RoadworthyError, match="No space left on device"):
+        Cache(1, tmp_path / "new").collect(lambda x: x, torch.ones(100, 2))
 
 
 def test_frozen_graph_is_the_learned_one() -> None:

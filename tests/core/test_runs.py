@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from roadworthy.core.runs import RunRecord, host, peak_memory_mb, plain, versions, write_atomically
-from roadworthy.errors import BadData
+from roadworthy.errors import BadData, RoadworthyError
 
 
 def made(**numbers: object) -> RunRecord:
@@ -80,7 +80,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> Non
     with write_atomically(path) as temporary:
         assert temporary.suffix == ".onnx"
         temporary.write_text("old")
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(RoadworthyError, match="cannot be written: disk full"):
         write_half_of(path)
     assert path.read_text() == "old"
     assert [p.name for p in path.parent.iterdir()] == ["a.onnx"]

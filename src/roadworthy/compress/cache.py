@@ -1,5 +1,6 @@
 """What every image is at the border between two units: in memory while it fits, else on disk."""
 
+import os
 import tempfile
 import weakref
 from collections.abc import Callable
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from roadworthy.errors import RoadworthyError
 
 BATCH = 64
 
@@ -45,8 +48,10 @@ class Cache:
             weakref.finalize(made, self._release, size)
             return made
         self.spilled += size
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self.folder) as file:
-            file.truncate(size)
+            _reserve(file.fileno(), size, Path(file.name).parent)
             flat = torch.from_file(file.name, shared=True, size=prod(shape), dtype=like.dtype)
         if len(shape) != 4:
             return flat.view(shape)
@@ -55,3 +60,17 @@ class Cache:
 
     def _release(self, size: int) -> None:
         self.used -= size
+
+
+def _reserve(file: int, size: int, folder: Path) -> None:
+    """Make room on disk now: on a full one, writing to a mapped file would end the process."""
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file, 0, size)
+        else:
+            os.truncate(file, size)
+    except OSError as error:
+        raise RoadworthyError(
+            f"{folder} has no room for {size / 2**20:.0f} MB of activations that do not fit into "
+            f"--memory ({error.strerror}); free that much there, or give more memory"
+        ) from error

@@ -15,7 +15,8 @@ from roadworthy.compress.resume import Finished
 from roadworthy.core.backends import Backend
 from roadworthy.core.extract import Part, extract, whole
 from roadworthy.core.memory import keep_freed_memory
-from roadworthy.core.units import Unit, partition
+from roadworthy.core.units import Unit, data_nodes, partition
+from roadworthy.errors import BadModel
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,13 @@ class Task:
 def prepare(
     graph: fx.GraphModule, backend: Backend, widths: Widths, blocks: Sequence[str] = ()
 ) -> Task:
-    """Place the quantizers of `graph` and cut it into units."""
+    """Place the quantizers of `graph` and cut it into units; BadModel where it has no layer."""
     quantizers = place(graph, backend, widths)
+    if not quantizers.layers or whole(graph).exit not in data_nodes(graph):
+        raise BadModel(
+            "the model has no convolution, linear or matrix product between its input and output; "
+            "there is nothing to quantize"
+        )
     units = partition(graph, quantizers.placement.activations, blocks)
     return Task(graph, quantizers, tuple(units))
 

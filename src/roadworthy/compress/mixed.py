@@ -11,7 +11,7 @@ from roadworthy.compress.engine import Run
 from roadworthy.compress.quantize import Compressed, Plan
 from roadworthy.compress.select import compress_best
 from roadworthy.compress.sensitivity import sensitivity
-from roadworthy.errors import BadInput
+from roadworthy.errors import BadData, BadInput
 
 HELD_OUT = 4
 """One image in so many judges and is not learned from."""
@@ -36,6 +36,11 @@ def compress_within(
     """
     judging = torch.arange(len(images), device=images.device) % HELD_OUT == HELD_OUT - 1
     seen, unseen = images[~judging], images[judging]
+    if not len(unseen):
+        raise BadData(
+            f"--max-drop given and {len(images)} calibration images; one in {HELD_OUT} judges the "
+            f"drop: give at least {HELD_OUT}"
+        )
     answers = labels[judging.cpu()].to(images.device)
     wanted = in_batches(graph, unseen).argmax(1)
     order = sensitivity(graph, seen, plan)

@@ -1,6 +1,7 @@
 """What a long run keeps after every unit, so that a killed one goes on where it stood."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,10 @@ class Finished:
         self.folder = folder
         if folder is None:
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        stamp = json.dumps(fingerprint, sort_keys=True, default=str)
+        self._stamp = json.dumps(fingerprint, sort_keys=True, default=str).encode()
         path = folder / "fingerprint.json"
-        if not path.is_file() or path.read_text() != stamp:
+        if not path.is_file() or path.read_bytes() != self._stamp:
             self.clear()
-            folder.mkdir(parents=True, exist_ok=True)
-            with write_atomically(path) as temporary:
-                temporary.write_text(stamp)
 
     def load(self, key: str, unit: nn.Module) -> dict[str, float] | None:
         """Restore `unit` and return what was recorded of it; None where it is not finished."""
@@ -41,7 +38,7 @@ class Finished:
             with safe_open(path, "pt") as file:
                 facts = json.loads(file.metadata()["facts"])
                 unit.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        except (SafetensorError, RuntimeError, KeyError):
+        except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError):
             return None  # written by another version or damaged: learn the unit again
         return facts
 
@@ -49,6 +46,8 @@ class Finished:
         """Keep `unit`'s state and `facts` under `key`, whole or not at all."""
         path = self._path(key)
         if path is not None:
+            with write_atomically(path.with_name("fingerprint.json")) as temporary:
+                temporary.write_bytes(self._stamp)
             state = {name: value.detach().contiguous() for name, value in unit.state_dict().items()}
             with write_atomically(path) as temporary:
                 save_file(state, temporary, {"facts": json.dumps(dict(facts))})
@@ -56,9 +55,9 @@ class Finished:
     def clear(self) -> None:
         """Forget everything."""
         if self.folder is not None and self.folder.is_dir():
-            for file in self.folder.iterdir():
-                file.unlink()
-            self.folder.rmdir()
+            shutil.rmtree(self.folder)
+        elif self.folder is not None:
+            self.folder.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path | None:
         return self.folder / f"{key}.safetensors" if self.folder is not None else None

@@ -11,6 +11,7 @@ from roadworthy.compress.calibrate import in_batches
 from roadworthy.compress.engine import Run
 from roadworthy.compress.methods import Method
 from roadworthy.compress.quantize import Compressed, Plan, compress
+from roadworthy.errors import BadData
 
 HELD_OUT = 8
 """One image in so many judges and is not learned from."""
@@ -32,6 +33,11 @@ def compress_best(
         return compress(graph, images, plan, run)
     judging = torch.arange(len(images), device=images.device) % HELD_OUT == HELD_OUT - 1
     seen, unseen = images[~judging], images[judging]
+    if not len(unseen):
+        raise BadData(
+            f"--tries {tries} given and {len(images)} calibration images; one in {HELD_OUT} judges "
+            f"the tries: give at least {HELD_OUT}"
+        )
     wanted = in_batches(graph, unseen).log_softmax(-1)
     best: Compressed | None = None
     rows: list[dict[str, Any]] = []

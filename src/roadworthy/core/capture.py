@@ -5,7 +5,11 @@ changing a bit of its output beyond BatchNorm folding: in-place operators become
 inactive dropout goes, fused attention is opened so that its two products can be quantized.
 """
 
+import io
+import logging
 import re
+from collections.abc import Generator
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
@@ -50,7 +54,9 @@ def capture(module: nn.Module, example: Float[Tensor, " b *s"]) -> fx.GraphModul
     module = module.eval()
     _check_finite(module)
     sample = torch.cat([example[:1]] * 2)
+    _check_answer(module, sample)
     graph = _export(module, sample)
+    _drop_assertions(graph)
     _make_functional(graph)
     _open_attention(graph)
     fold_batch_norm(graph)
@@ -70,23 +76,58 @@ def _check_finite(module: nn.Module) -> None:
             )
 
 
+def _check_answer(module: nn.Module, sample: Tensor) -> None:
+    """The module must turn `sample` into one tensor of finite numbers."""
+    name, shape = type(module).__name__, list(sample.shape)
+    try:
+        with torch.no_grad():
+            answer = module(sample)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadModel(
+            f"{name} fails on float32 input of shape {shape}: {type(error).__name__}: {reason}; "
+            "give it the input that it was made for (size and crop of the preprocessing)"
+        ) from error
+    if not isinstance(answer, Tensor):
+        count = f" of {len(answer)} outputs" if isinstance(answer, tuple | list | dict) else ""
+        raise BadModel(
+            f"{name} returns a {type(answer).__name__}{count}; one tensor is allowed: "
+            "wrap the model in a module whose forward returns the one to keep"
+        )
+    if not answer.is_floating_point():
+        raise BadModel(f"{name} returns {answer.dtype}; floating-point logits are allowed")
+    if not bool(torch.isfinite(answer).all()):
+        raise BadModel(f"{name} answers NaN or infinite values; check its weights")
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """No log lines, no graph dumps: a failing export is told by its error, in one line."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _drop_assertions(graph: fx.GraphModule) -> None:
+    """Casts leave checks of their input's type behind, which compute nothing."""
+    for node in list(graph.graph.nodes):
+        if node.target is aten._assert_tensor_metadata.default:
+            graph.graph.erase_node(node)
+
+
 def _export(module: nn.Module, sample: Tensor) -> fx.GraphModule:
     batch = torch.export.Dim.DYNAMIC
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _quiet():
             program = torch.export.export(module, (sample,), dynamic_shapes=({0: batch},))
     except Exception as error:
         raise BadModel(_explain(module, error)) from error
     graph = program.module(check_guards=False)
     assert isinstance(graph, fx.GraphModule)
-    outputs = next(node for node in graph.graph.nodes if node.op == "output").args[0]
-    if isinstance(outputs, tuple | list) and len(outputs) == 1:
-        return graph
-    if not isinstance(outputs, fx.Node):
-        raise BadModel(
-            f"{type(module).__name__} returns {len(outputs)} outputs; one tensor is allowed: "
-            "wrap the model in a module whose forward returns the one to keep"
-        )
     return graph
 
 

@@ -11,6 +11,7 @@ from typing import Any, assert_never
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 
 from roadworthy.core import metadata
 from roadworthy.core.checkpoints import check_finite, class_count, load_strictly, read_weights
@@ -78,7 +79,9 @@ def check_onnx(path: Path) -> Path:
 
 
 def _loaded(module: nn.Module, spec: str, preprocess: Preprocess | None) -> LoadedModel:
-    module.eval().requires_grad_(False)
+    if isinstance(module, ScriptModule):
+        raise BadModel(f"{spec} is a TorchScript module; give the nn.Module that it was made from")
+    _guarded(lambda: module.eval().requires_grad_(False), spec)
     check_finite(module, spec)
     size = preprocess.output_size if preprocess else None
     return LoadedModel(module, spec, preprocess, (3, *size) if size else None)
@@ -236,6 +239,10 @@ def _run_file(path: Path) -> ModuleType:
 def _guarded(call: Callable[[], Any], what: str) -> Any:
     try:
         return call()
+    except SystemExit as error:
+        raise BadModel(
+            f"{what} ends the program; guard what only a script does by if __name__ == '__main__'"
+        ) from error
     except Exception as error:
         reason = " ".join(str(error).split())
         raise BadModel(f"{what} raised {type(error).__name__}: {reason}") from error

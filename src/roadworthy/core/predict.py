@@ -51,8 +51,7 @@ class TorchPredictor:
 
     def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """Logits of a batch; BadModel where the module answers anything but ``[b k]``."""
-        with torch.inference_mode():
-            logits = self._module(images.to(self._device))
+        logits = self._answer(images.to(self._device))
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise BadModel(
@@ -60,6 +59,17 @@ class TorchPredictor:
                 "wrap it in a module that returns the logits"
             )
         return logits.float().cpu().clone()
+
+    def _answer(self, images: Tensor) -> object:
+        try:
+            with torch.inference_mode():
+                return self._module(images)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise BadModel(
+                f"{self.name} fails on float32 images of shape {list(images.shape)}: {reason}; "
+                "set size and crop of the preprocessing to the model's input"
+            ) from error
 
 
 def predict(

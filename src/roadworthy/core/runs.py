@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from roadworthy.errors import BadData
+from roadworthy.errors import BadData, BadInput, RoadworthyError
 
 _PACKAGES = (
     "roadworthy",
@@ -94,15 +94,29 @@ def write_atomically(path: Path) -> Generator[Path]:
     ...     [p.name for p in Path(folder).iterdir()]
     ['a.txt']
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise RoadworthyError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def output_folder(out: Path) -> Path:
+    """`out`, made where it is missing; BadInput where nothing can be written into it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "it is a file" if out.is_file() else error.strerror
+        raise BadInput(f"--out {out} cannot be made: {reason}; choose another folder") from error
+    if not os.access(out, os.W_OK):
+        raise BadInput(f"--out {out} cannot be written to; choose another folder")
+    return out
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def assert_parity(
     place = first_break(module, path, images)
     where = "no single operator stands out" if place is None else f"first break at {place}"
     raise ParityError(
-        f"{path.name} agrees with the simulated model on {found.agreement:.2%} of {found.n} images "
+        f"the file agrees with the simulated model on {found.agreement:.2%} of {found.n} images "
         f"(largest logit difference {found.max_abs:.3g}); at least {threshold:.1%} is required; "
-        f"{where}; under --backend onnxruntime-cpu all is integers and nothing can drift"
+        f"{where}; try another --backend, which computes that operator otherwise"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from roadworthy.core.runs import write_atomically
 from roadworthy.errors import BadInput
 from roadworthy.report import words
 from roadworthy.report.charts import whiskers
@@ -49,10 +49,8 @@ def write_report(dirs: Sequence[Path], out: Path) -> Path:
         raise BadInput("report needs at least one directory that holds a run.json; none was given")
     views = [view(read_run(Path(d)), Path(d), i) for i, d in enumerate(dirs, start=1)]
     path = out if out.suffix in {".html", ".htm"} else out / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_text(render(views), encoding="utf-8")
-    partial.replace(path)
+    with write_atomically(path) as temporary:
+        temporary.write_text(render(views), encoding="utf-8")
     return path
 
 
