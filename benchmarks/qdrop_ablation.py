@@ -51,7 +51,6 @@ def variants(weight_bits: int, act_bits: int, steps: int) -> dict[str, Method]:
             plus, passes=(replace(block, scope="pair"), network)
         ),
         "qdrop-plus, 3 copies of images": replace(plus, augment=3),
-        "qdrop-plus, 7 copies of images": replace(plus, augment=7),
         "qdrop-plus, 2 bits annealed": replace(
             plus, passes=(replace(block, anneal_bits=2.0), network)
         ),
