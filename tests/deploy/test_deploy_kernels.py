@@ -120,6 +120,21 @@ def test_kernels_compute_what_torch_does(target: Callable[..., Tensor]) -> None:
     torch.testing.assert_close(Kernels().run(Call(target, arguments)), target(*arguments))
 
 
+@pytest.mark.parametrize(
+    ("target", "more"),
+    [
+        (aten.adaptive_avg_pool2d.default, ([1, 1],)),
+        (aten.mean.dim, ([2, 3], True)),
+        (aten.mean.dim, ([2, 3],)),
+    ],
+)
+def test_pools_compute_what_torch_does(
+    target: Callable[..., Tensor], more: tuple[object, ...]
+) -> None:
+    arguments = (torch.randn(2, 5, 8, 8), *more)
+    torch.testing.assert_close(Kernels().run(Call(target, arguments)), target(*arguments))
+
+
 def test_every_kernel_is_tested_and_small_variants_too() -> None:
     assert set(calls()) == ROUNDED_DIFFERENTLY
     x, weight, bias = torch.randn(4, 8), torch.randn(3, 8), torch.randn(3)

@@ -125,8 +125,10 @@ class Integers(fx.Interpreter):
                 self._bound(n, first, 0.0, math.inf)
             case aten.hardtanh.default | aten.hardtanh_.default if first in self.sums:
                 self._bound(n, first, *(arguments[1:3] or (-1.0, 1.0)))
-            case aten.adaptive_avg_pool2d.default | aten.mean.dim if first in self.codes:
-                self._pool(n, first, arguments)
+            case aten.adaptive_avg_pool2d.default | aten.mean.dim if _over_the_image(n, arguments):
+                if first in self.codes:
+                    self._pool(n, first, arguments)
+                return self.kernels.run(Call(n.target, arguments, keywords))
             case _ if n.target in CARRIERS and first in self.codes and not _pads_with_a_value(n):
                 found = self.codes[first]
                 moved = call(found.centred, *arguments[1:], **keywords)
@@ -227,10 +229,8 @@ class Integers(fx.Interpreter):
         self.sums[n] = replace(held, low=max(held.low, low), high=min(held.high, high))
 
     def _pool(self, n: fx.Node, source: fx.Node, arguments: tuple[Any, ...]) -> None:
-        held, where = self.codes[source], [int(size) for size in arguments[1]]
+        held = self.codes[source]
         adaptive = n.target is aten.adaptive_avg_pool2d.default
-        if held.centred.ndim != 4 or (where != [1, 1] if adaptive else where not in _IMAGE_AXES):
-            return
         keep = adaptive or (len(arguments) > 2 and bool(arguments[2]))
         total = held.centred.sum((2, 3), keepdim=keep)
         count = held.centred[0, 0].numel()
@@ -239,6 +239,13 @@ class Integers(fx.Interpreter):
             return torch.round(total * (held.scale / (scale * count))) + zero
 
         self.sums[n] = Sum(onto)
+
+
+def _over_the_image(n: fx.Node, arguments: tuple[Any, ...]) -> bool:
+    """Whether a pool or mean of ``[b c h w]`` is taken over all of h and w."""
+    where = [int(size) for size in arguments[1]]
+    adaptive = n.target is aten.adaptive_avg_pool2d.default
+    return arguments[0].ndim == 4 and (where == [1, 1] if adaptive else where in _IMAGE_AXES)
 
 
 def _only_added(n: fx.Node) -> bool:

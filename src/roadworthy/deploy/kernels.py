@@ -144,6 +144,13 @@ def _nodes(call: Call, given: list[str], out: str) -> Iterator[NodeProto]:
                 yield make("Add", [product, given[2]], [out])
         case aten.matmul.default:
             yield make("MatMul", given, [out])
+        case aten.adaptive_avg_pool2d.default:
+            yield make("GlobalAveragePool", given, [out])
+        case aten.mean.dim if len(arguments) > 2 and arguments[2]:
+            yield make("GlobalAveragePool", given, [out])
+        case aten.mean.dim:
+            yield make("GlobalAveragePool", given, ["pooled"])
+            yield make("Flatten", ["pooled"], [out])
         case aten.hardsigmoid.default:
             yield make("HardSigmoid", given, [out], alpha=1 / 6)
         case _:
