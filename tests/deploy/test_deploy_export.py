@@ -127,7 +127,7 @@ def test_openvino_behaves_as_simulated(case: Case) -> None:
     if case.bits == 2:
         with pytest.raises(BadModel, match="OpenVINO cannot load"):
             OpenVinoPredictor(case.path)
-        pytest.skip("OpenVINO 2026.4 has no 2-bit type")
+        return  # OpenVINO 2026.4 has no 2-bit type
     run = OpenVinoPredictor(case.path, 1)
     assert run.settings["INFERENCE_PRECISION_HINT"] == "f32"
     assert parity(TorchPredictor(case.module), run, [some_images(200)]).agreement >= 0.98

@@ -10,7 +10,7 @@ from roadworthy.compress.learn import quantizers
 from roadworthy.compress.methods import Method
 from roadworthy.compress.ranges import activation_range, histogram, weight_range
 from roadworthy.compress.rounding import WeightQuantizer
-from roadworthy.errors import BadInput
+from roadworthy.errors import BadData, BadInput
 
 
 def set_weight_ranges(modules: Iterable[nn.Module], method: Method, pair_limit: int | None) -> None:
@@ -58,6 +58,20 @@ def set_enabled(unit: nn.Module, enabled: bool) -> None:
     """Switch all quantizers of `unit`; off, it computes what the float network computes."""
     for module in quantizers(unit):
         module.enabled = enabled
+
+
+def held_out(count: int, one_in: int, what: str) -> Tensor:
+    """Which of `count` calibration images judge and are not learned from, one in `one_in`.
+
+    Raises:
+        BadData: there are too few for even one; `what` is what they would judge.
+    """
+    if count < one_in:
+        raise BadData(
+            f"{count} calibration images given and one in {one_in} judges {what}; "
+            f"give at least {one_in}"
+        )
+    return torch.arange(count) % one_in == one_in - 1
 
 
 def in_batches(function: Callable[[Tensor], Tensor], x: Tensor, size: int = 64) -> Tensor:

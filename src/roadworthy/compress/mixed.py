@@ -2,16 +2,15 @@
 
 from dataclasses import replace
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, fx
 
-from roadworthy.compress.calibrate import in_batches
+from roadworthy.compress.calibrate import held_out, in_batches
 from roadworthy.compress.engine import Run
 from roadworthy.compress.quantize import Compressed, Plan
 from roadworthy.compress.select import compress_best
 from roadworthy.compress.sensitivity import sensitivity
-from roadworthy.errors import BadData, BadInput
+from roadworthy.errors import BadInput
 
 HELD_OUT = 4
 """One image in so many judges and is not learned from."""
@@ -34,14 +33,10 @@ def compress_within(
     Raises:
         BadInput: even all layers at 8 bits lose more.
     """
-    judging = torch.arange(len(images), device=images.device) % HELD_OUT == HELD_OUT - 1
+    judging = held_out(len(images), HELD_OUT, "--max-drop")
+    answers = labels[judging].to(images.device)
+    judging = judging.to(images.device)
     seen, unseen = images[~judging], images[judging]
-    if not len(unseen):
-        raise BadData(
-            f"--max-drop given and {len(images)} calibration images; one in {HELD_OUT} judges the "
-            f"drop: give at least {HELD_OUT}"
-        )
-    answers = labels[judging.cpu()].to(images.device)
     wanted = in_batches(graph, unseen).argmax(1)
     order = sensitivity(graph, seen, plan)
 

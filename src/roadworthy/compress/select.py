@@ -3,15 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, fx
 
-from roadworthy.compress.calibrate import in_batches
+from roadworthy.compress.calibrate import held_out, in_batches
 from roadworthy.compress.engine import Run
 from roadworthy.compress.methods import Method
 from roadworthy.compress.quantize import Compressed, Plan, compress
-from roadworthy.errors import BadData
 
 HELD_OUT = 8
 """One image in so many judges and is not learned from."""
@@ -31,13 +29,8 @@ def compress_best(
     tries = plan.method.tries
     if tries == 1:
         return compress(graph, images, plan, run)
-    judging = torch.arange(len(images), device=images.device) % HELD_OUT == HELD_OUT - 1
+    judging = held_out(len(images), HELD_OUT, "--tries").to(images.device)
     seen, unseen = images[~judging], images[judging]
-    if not len(unseen):
-        raise BadData(
-            f"--tries {tries} given and {len(images)} calibration images; one in {HELD_OUT} judges "
-            f"the tries: give at least {HELD_OUT}"
-        )
     wanted = in_batches(graph, unseen).log_softmax(-1)
     best: Compressed | None = None
     rows: list[dict[str, Any]] = []

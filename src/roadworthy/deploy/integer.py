@@ -20,8 +20,8 @@ ReLU, ReLU6     bounds of the codes that follow
 ==============  ==================================================================
 
 What is not between two quantizers is computed in floats, as in the file: operators that libraries
-round differently by the runtime's own kernels (kernels.py), the rest here. With both, logits are
-those of the file to the last bits, of transformers too.
+round differently by the runtime's own kernels (kernels.py), the rest here. docs/deploy.md lists
+the networks whose logits are then those of the file, and the few where single codes still differ.
 """
 
 import math
