@@ -7,6 +7,7 @@ _HOMES = {
     "quantize": "roadworthy.journey",
     "QuantizedModel": "roadworthy.journey",
     "load_quantized": "roadworthy.journey",
+    "check": "roadworthy.roadtest",
     "MinMax": "roadworthy.compress.methods",
     "Mse": "roadworthy.compress.methods",
     "AdaRound": "roadworthy.compress.methods",

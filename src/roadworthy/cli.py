@@ -9,7 +9,14 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from roadworthy.errors import BadInput, RoadworthyError
-from roadworthy.options import evaluate_request, parse, quantize_request
+from roadworthy.options import (
+    attribute_request,
+    evaluate_request,
+    identify_request,
+    noise_request,
+    parse,
+    quantize_request,
+)
 from roadworthy.wording import say
 
 
@@ -49,6 +56,21 @@ def _run(given: argparse.Namespace) -> Any:
             from roadworthy.evaluate import evaluate
 
             return _plain(evaluate(request))
+        case "noise":
+            road = noise_request(given)
+            from roadworthy.roadtest import noise_to_dir
+
+            return {**_plain(noise_to_dir(road)), "out": str(road.out)}
+        case "noise attribute":
+            blame = attribute_request(given)
+            from roadworthy.roadtest import attribute_run
+
+            return _plain(attribute_run(blame))
+        case "noise identify":
+            clue = identify_request(given)
+            from roadworthy.roadtest import identify_run
+
+            return _plain(identify_run(clue))
         case "blocks":
             from roadworthy.journey import list_blocks
 

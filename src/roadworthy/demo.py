@@ -21,7 +21,7 @@ from rich.table import Table
 from roadworthy.core.data import Dataset, load_data, load_tensor
 from roadworthy.core.models import load_model, preprocess_for
 from roadworthy.core.predict import Predictor, TorchPredictor
-from roadworthy.core.runs import write_atomically
+from roadworthy.core.runs import output_folder, write_atomically
 from roadworthy.deploy.runtimes import OrtPredictor
 from roadworthy.errors import BadModel
 from roadworthy.journey import quantize_to_dir
@@ -55,7 +55,7 @@ def demo(out: Path, seed: int = 0, device: Device = "auto") -> Path:
         BadData: the packages that carry the photos are missing.
     """
     model = f"torchvision:mobilenet_v2@{find_weights()}"
-    photos = calibration_photos(out / "photos", seed)
+    photos = calibration_photos(output_folder(out) / "photos", seed)
     requests = journeys(model, photos, out, seed, device)
     for request in requests:
         quantize_to_dir(request)

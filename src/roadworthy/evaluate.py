@@ -110,11 +110,11 @@ def _runtime(path: Path, preprocess: str | None) -> tuple[Predictor, Preprocess]
     from roadworthy.deploy.runtimes import OrtPredictor
 
     check_onnx(path)
-    chosen = preprocess_from(preprocess, _recorded(path.parent))
+    chosen = preprocess_from(preprocess, recorded_preprocess(path.parent))
     return OrtPredictor(path), chosen
 
 
-def _recorded(folder: Path) -> Preprocess | None:
+def recorded_preprocess(folder: Path) -> Preprocess | None:
     """The preprocessing that `quantize` recorded beside its model.onnx."""
     if not (folder / "run.json").is_file():
         return None

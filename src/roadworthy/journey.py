@@ -165,7 +165,7 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
     fingerprint = {
         **{name: value for name, value in config.items() if name not in ("eval", "max_drop")},
         "images": dataset.sha256,
-        "weights": _digest(loaded.module),
+        "weights": digest(loaded.module),
         "seed": request.seed,
         "version": metadata.version("roadworthy"),
     }
@@ -206,7 +206,7 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
     return record
 
 
-def _digest(module: nn.Module) -> str:
+def digest(module: nn.Module) -> str:
     """Hash of all weights: a kept unit belongs to the checkpoint that it was learned from."""
     total = hashlib.sha256()
     for name, value in module.state_dict().items():

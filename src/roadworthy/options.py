@@ -4,20 +4,27 @@ argparse, since it is imported and printed in 40 ms where tyro takes 400.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn, get_args
 
 from roadworthy.requests import (
+    AttributeRequest,
     BackendName,
+    Combine,
     DataChoice,
     Device,
     Effort,
     EvaluateRequest,
+    IdentifyRequest,
     Method,
+    NoiseRequest,
     QuantizeRequest,
+    RoadChoice,
     Scheme,
     Solver,
+    StageName,
     parse_bits,
     parse_kept,
     parse_memory,
@@ -40,6 +47,15 @@ EXAMPLES = {
         "roadworthy evaluate out --data imagefolder:val",
         "roadworthy evaluate timm:mobilenetv2_100@weights.pth --data imagefolder:val --json",
     ],
+    "noise": [
+        "roadworthy noise timm:mobilenetv2_100 --data imagefolder:photos --out road",
+        "roadworthy noise out --data imagefolder:val --stages decode,resize,colour --out road",
+    ],
+    "noise attribute": [
+        "roadworthy noise attribute timm:mobilenetv2_100 --data imagefolder:val \\",
+        "    --train train.yaml --deploy phone.yaml",
+    ],
+    "noise identify": ["roadworthy noise identify --image photo.jpg --tensor fed.npy"],
     "blocks": ["roadworthy blocks torchvision:mobilenet_v2@random"],
     "report": ["roadworthy report out/w8a8 out/w4a4 --out comparison.html"],
 }
@@ -66,9 +82,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _demo(_command(commands, "demo", "the whole journey on a model and photos that come along"))
     _quantize(_command(commands, "quantize", "a verified low-bit ONNX model out of a trained one"))
     _evaluate(_command(commands, "evaluate", "metric of any model, torch or runtime"))
+    _noise(_command(commands, "noise", "what decoders, resizers, runtimes ... do to a model"))
+    _attribute(_command(commands, "noise attribute", "which stage of a deployment is to blame"))
+    _identify(_command(commands, "noise identify", "which pipeline made the tensor of a photo"))
     _blocks(_command(commands, "blocks", "the units that reconstruction would work on"))
     _report(_command(commands, "report", "one self-contained HTML page out of run.json files"))
-    return parser.parse_args(arguments)
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    if typed[:1] == ["noise"] and typed[1:2] in (["attribute"], ["identify"]):
+        typed = [" ".join(typed[:2]), *typed[2:]]
+    return parser.parse_args(typed)
 
 
 class _Version(argparse.Action):
@@ -116,7 +138,7 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
     add("--eval", metavar="SPEC", help="labelled images to judge by")
     add("--out", required=True, type=Path, metavar="DIR", help="where model.onnx and run.json go")
     add("--bits", default="w4a4", help="widths of weights and activations, w2a2 to w8a8 (w4a4)")
-    add("--method", choices=get_args(Method), default="qdrop", help="(qdrop)")
+    add("--method", choices=get_args(Method), default="qdrop-plus", help="(qdrop-plus)")
     add("--effort", choices=get_args(Effort), default="standard", help="(standard)")
     add("--iterations", type=int, metavar="N", help="reconstruction steps per unit")
     add("--batch-size", type=int, metavar="N", help="images per reconstruction step")
@@ -142,6 +164,46 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     add("--limit", type=int, metavar="N", help="draw N images, the same number of each class")
     add("--skip-bad", action="store_true", help="leave unreadable images out and count them")
     add("--out", type=Path, metavar="DIR", help="where run.json goes")
+
+
+def _noise(parser: argparse.ArgumentParser) -> None:
+    _road(parser, "labelled images, or photos to compare answers on")
+    add = parser.add_argument
+    add("--out", required=True, type=Path, metavar="DIR", help="where noise.json and run.json go")
+    add("--stages", default=",".join(get_args(StageName)), metavar="A,B", help="(all of them)")
+    add("--combine", choices=get_args(Combine), default="greedy", help="worst case (greedy)")
+    add(
+        *("--tolerance", "--tol"),
+        type=float,
+        default=0.0,
+        metavar="LEVELS",
+        help="of 255 by which images of one class may differ (0: not a byte)",
+    )
+
+
+def _attribute(parser: argparse.ArgumentParser) -> None:
+    _road(parser, "labelled images, or photos to compare answers on")
+    add = parser.add_argument
+    system = "YAML or JSON of decode, resize, ..., and model, runtime, post"
+    add("--train", type=Path, metavar="FILE", help=f"{system} (the model's own)")
+    add("--deploy", type=Path, required=True, metavar="FILE", help=system)
+    add("--out", type=Path, metavar="DIR", help="where run.json goes")
+
+
+def _road(parser: argparse.ArgumentParser, images: str) -> None:
+    add = parser.add_argument
+    add("model", metavar="MODEL_OR_DIR", help=f"{MODEL}; onnx:FILE; a folder that quantize wrote")
+    add("--data", required=True, metavar="SPEC", help=f"{images}: {DATA}")
+    add("--preprocess", metavar="SPEC", help=f"of training: {PREPROCESS}")
+    add("--batch-size", type=int, default=32, metavar="N", help="(32)")
+    add("--limit", type=int, metavar="N", help="draw N images, the same number of each class")
+    add("--skip-bad", action="store_true", help="leave unreadable images out and count them")
+
+
+def _identify(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--image", required=True, type=Path, metavar="FILE", help="the photo")
+    add("--tensor", required=True, type=Path, metavar="FILE.npy", help="what the model was fed")
 
 
 def _blocks(parser: argparse.ArgumentParser) -> None:
@@ -203,6 +265,41 @@ def evaluate_request(given: argparse.Namespace) -> EvaluateRequest:
         limit=given.limit,
         skip_bad=given.skip_bad,
         out=given.out,
+        seed=given.seed,
+        device=given.device,
+    )
+
+
+def noise_request(given: argparse.Namespace) -> NoiseRequest:
+    """The request that was typed; BadInput where a value is not allowed."""
+    stages = tuple(name.strip() for name in given.stages.split(",") if name.strip())
+    return NoiseRequest(
+        given.model,
+        _road_choice(given),
+        given.out,
+        stages,  # pyright: ignore[reportArgumentType]
+        given.combine,
+        given.tolerance,
+    )
+
+
+def attribute_request(given: argparse.Namespace) -> AttributeRequest:
+    """The request that was typed."""
+    return AttributeRequest(given.model, _road_choice(given), given.deploy, given.train, given.out)
+
+
+def identify_request(given: argparse.Namespace) -> IdentifyRequest:
+    """The request that was typed."""
+    return IdentifyRequest(given.image, given.tensor)
+
+
+def _road_choice(given: argparse.Namespace) -> RoadChoice:
+    return RoadChoice(
+        data=given.data,
+        preprocess=given.preprocess,
+        limit=given.limit,
+        batch_size=given.batch_size,
+        skip_bad=given.skip_bad,
         seed=given.seed,
         device=given.device,
     )

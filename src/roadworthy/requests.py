@@ -7,7 +7,7 @@ is imported here: `roadworthy --help` reads this module.
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from roadworthy.errors import BadInput
 
@@ -16,6 +16,10 @@ Effort = Literal["quick", "standard", "paper"]
 BackendName = Literal["onnxruntime-cpu", "openvino-cpu", "tensorrt", "academic"]
 Device = Literal["cpu", "cuda", "auto"]
 Kept = Literal["first", "last"]
+Combine = Literal["greedy", "exhaustive"]
+StageName = Literal[
+    "decode", "resize", "geometry", "colour", "normalise", "model", "runtime", "post"
+]
 
 _BITS = re.compile(r"w(\d+)a(\d+)")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB|TB)?", re.IGNORECASE)
@@ -141,7 +145,7 @@ class Solver:
     and keep probabilities are tried, the best on held-out calibration images is kept.
     """
 
-    method: Method = "qdrop"
+    method: Method = "qdrop-plus"
     effort: Effort = "standard"
     iterations: int | None = None
     batch_size: int | None = None
@@ -196,3 +200,75 @@ class EvaluateRequest:
     def __post_init__(self) -> None:
         at_least_one("--batch-size", self.batch_size)
         at_least_one("--limit", self.limit)
+
+
+@dataclass(frozen=True)
+class RoadChoice:
+    """What every road test runs on.
+
+    Args:
+        data: data spec; without labels, agreement with the training system is measured.
+        preprocess: of the training system, as `DataChoice` has it.
+        limit: images drawn, as many of each class; None takes all.
+        batch_size: images that are held and predicted together.
+        skip_bad: leave images out that any option cannot read, instead of stopping.
+        seed: of the draw and of the intervals.
+        device: of the training system.
+    """
+
+    data: str
+    preprocess: str | None = None
+    limit: int | None = None
+    batch_size: int = 32
+    skip_bad: bool = False
+    seed: int = 0
+    device: Device = "auto"
+
+    def __post_init__(self) -> None:
+        at_least_one("--limit", self.limit)
+        at_least_one("--batch-size", self.batch_size)
+
+
+@dataclass(frozen=True)
+class NoiseRequest:
+    """Everything `roadworthy noise MODEL` was asked for.
+
+    `tolerance` (levels of 255) joins options that make nearly the same images; 0 joins equal bytes.
+    """
+
+    model: Any
+    road: RoadChoice
+    out: Path
+    stages: tuple[StageName, ...] = get_args(StageName)
+    combine: Combine = "greedy"
+    tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        for stage in self.stages:
+            one_of("stage", stage, get_args(StageName))
+        one_of("--combine", self.combine, get_args(Combine))
+        if not 0 <= self.tolerance < 255:
+            raise BadInput(f"--tolerance {self.tolerance} given; 0 to 255 levels are allowed")
+
+
+@dataclass(frozen=True)
+class AttributeRequest:
+    """Everything `roadworthy noise attribute` was asked for.
+
+    `train` and `deploy` are YAML or JSON files of a preprocess spec that may also name ``model``,
+    ``runtime`` and ``post``; without `train` the model's own preprocessing is meant.
+    """
+
+    model: Any
+    road: RoadChoice
+    deploy: Path
+    train: Path | None = None
+    out: Path | None = None
+
+
+@dataclass(frozen=True)
+class IdentifyRequest:
+    """Everything `roadworthy noise identify` was asked for: a photo, and what a model was fed."""
+
+    image: Path
+    tensor: Path

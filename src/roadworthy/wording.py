@@ -12,6 +12,12 @@ def say(command: str, result: Any) -> str:
     match command:
         case "evaluate":
             return _evaluation(result)
+        case "noise":
+            return _noise(result)
+        case "noise attribute":
+            return _attribution(result)
+        case "noise identify":
+            return _matches(result)
         case "blocks":
             return _blocks(result)
         case "report":
@@ -27,6 +33,44 @@ def _evaluation(result: dict[str, Any]) -> str:
     skipped = f", {result['skipped']} unreadable left out" if result["skipped"] else ""
     line = f"{result['metric']}  {_percent(result['value'])} of {result['n']} images"
     return f"{line} ({span}{skipped})"
+
+
+def _noise(result: dict[str, Any]) -> str:
+    rows = [row for row in result["rows"] if row["delta"] is not None]
+    width = max(len(f"{row['stage']} {row['option']}") for row in rows) if rows else 0
+    lines = [
+        f"{row['stage'] + ' ' + row['option']:<{width}}  {row['delta']:6.2f} "
+        f"({row['ci_low']:.2f} to {row['ci_high']:.2f})  flips {100 * row['flip_rate']:.1f} %"
+        + (f"  same as {row['class']}" if row["class"] != row["option"] else "")
+        for row in rows
+    ]
+    lacking = [f"{row['stage']} {row['option']}: {row['missing']}" for row in result["rows"]]
+    missing = [line for line, row in zip(lacking, result["rows"], strict=True) if row["missing"]]
+    head = f"{result['metric']}  {result['value']:.4f} of {result['n']} images; points lost:"
+    return "\n".join([head, *lines, *missing, "", result["advice"]])
+
+
+def _attribution(result: dict[str, Any]) -> str:
+    total = result["total"]
+    lines = [f"lost  {total['value']:.2f} points ({total['low']:.2f} to {total['high']:.2f})"]
+    for stage, share in sorted(result["shares"].items(), key=lambda item: -item[1]):
+        low, high = result["intervals"][stage]
+        lines.append(f"  {stage:<10} {share:6.2f} ({low:.2f} to {high:.2f})")
+    best = result["best_change"]
+    gain = result["bought_back"][best]["value"]
+    lines.append(f"{best} as in training alone buys back {gain:.2f} points")
+    return "\n".join(lines)
+
+
+def _matches(result: dict[str, Any]) -> str:
+    head = "made by" if result["found"] else "made by no known pipeline; the nearest are"
+    names = ("decode", "resize", "geometry", "colour", "normalise")
+    lines = [
+        ", ".join(f"{name} {match[name]}" for name in names if match[name] is not None)
+        + f"  residual {match['residual']:.3g}"
+        for match in result["matches"][: 1 if result["found"] else 5]
+    ]
+    return "\n".join([head, *lines])
 
 
 def _blocks(units: list[dict[str, Any]]) -> str:

@@ -16,7 +16,7 @@ from roadworthy.deploy.export import OnnxFacts, export_onnx
 from roadworthy.deploy.inspect import file_values
 from roadworthy.deploy.parity import parity
 from roadworthy.deploy.runtimes import OpenVinoPredictor, OrtPredictor
-from roadworthy.errors import BadModel
+from roadworthy.errors import BadModel, RoadworthyError
 
 WIDTHS = [(8, True), (8, False), (7, False), (6, True)]
 WIDTHS += [(5, False), (4, False), (3, True), (2, False)]
@@ -250,7 +250,7 @@ def test_a_failed_write_leaves_nothing_behind(
     monkeypatch.setattr(ir, "save", full)
     path = tmp_path / "model.onnx"
     path.write_bytes(b"the model of yesterday")
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RoadworthyError, match="No space left"):
         export_onnx(seeded(SmallNet), some_images(1), path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]
     assert path.read_bytes() == b"the model of yesterday"

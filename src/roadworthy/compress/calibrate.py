@@ -51,7 +51,9 @@ def set_act_ranges(unit: nn.Module, batches: Iterable[Tensor], method: Method) -
                 "check its weights and the preprocessing"
             )
         seen = histogram(tensors)
-        module.set_range(*activation_range(seen, module.grid, method.act_range))
+        module.set_range(
+            *activation_range(seen, module.grid, method.act_range, exponent=method.act_exponent)
+        )
 
 
 def set_enabled(unit: nn.Module, enabled: bool) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from roadworthy.compress.ranges import RangeMethod
+from roadworthy.compress.ranges import EXPONENT, RangeMethod
 from roadworthy.errors import BadInput
 
 Scope = Literal["layer", "block", "pair", "network"]
@@ -96,6 +96,8 @@ class Method:
     Attributes:
         weight_bits, act_bits: widths, 2 to 8.
         weight_range, act_range: how ranges are found.
+        act_exponent: of the error whose sum the range search of activations minimises; a lower one
+            gives up outliers for finer steps.
         range_images: how many images activation ranges are found on.
         augment: copies of the images, mirrored or shifted, that are learned from besides them.
         passes: the walks over the units, one after the other.
@@ -106,6 +108,7 @@ class Method:
     act_bits: int = 4
     weight_range: RangeMethod = "mse"
     act_range: RangeMethod = "mse"
+    act_exponent: float = EXPONENT
     range_images: int = 256
     augment: int = 0
     passes: tuple[Pass, ...] = ()
@@ -169,6 +172,8 @@ def _plus(act_bits: int) -> tuple[Pass, ...]:
     rate = 2.0 ** (2 - act_bits)
     block = Pass(
         iterations=10_000,
+        keep_quantized_input=0.75,
+        keep_quantized_inside=0.75,
         rounding=Rounding(lr=1e-2, schedule="cosine"),
         act_scale=ActScale(2e-3, relative=True),
         weight_scale_lr=2e-3,
@@ -192,11 +197,13 @@ def _plus(act_bits: int) -> tuple[Pass, ...]:
 class QDropPlus(Method):
     """QDrop with what measurably helps it; docs/qdrop.md holds each ingredient's gain.
 
-    Per block a ten times higher rate of rounding that falls to zero, learned weight steps and
-    biases, mirrored images; then one pass over the whole network by the KL divergence of its
+    Finer activation steps at the price of outliers; per block a ten times higher rate of rounding
+    that falls to zero, learned weight steps and biases, mirrored images, three values of four
+    quantized; then one pass over the whole network by the KL divergence of its
     logits, half as many steps, rounding learned straight through.
     """
 
+    act_exponent: float = 2.0
     augment: int = 1
 
     def __post_init__(self) -> None:
@@ -207,19 +214,22 @@ class QDropPlus(Method):
 
 EFFORT: dict[Effort, int] = {"quick": 250, "standard": 1_000}
 """Steps per unit of the presets, for 1024 calibration images; `paper` is the method as it is."""
+FEWEST = 0.25
+"""Share of these steps that the fewest images get."""
 
 
 def at_effort(method: Method, effort: Effort, images: int) -> Method:
-    """`method` at a preset: as many epochs for fewer images, but at least 50 steps.
+    """`method` at a preset: as many epochs for fewer images, but at least a quarter of the steps.
 
-    >>> [at_effort(QDrop(), "standard", n).passes[0].iterations for n in (1024, 256)]
-    [1000, 250]
+    >>> [at_effort(QDrop(), "standard", n).passes[0].iterations for n in (1024, 512, 64)]
+    [1000, 500, 250]
     >>> at_effort(AdaRound(), "paper", 256).passes[0].iterations
     10000
     """
     if effort == "paper":
         return method
-    return with_iterations(method, max(50, round(EFFORT[effort] * min(1.0, images / 1024))))
+    share = min(1.0, max(FEWEST, images / 1024))
+    return with_iterations(method, round(EFFORT[effort] * share))
 
 
 def with_iterations(method: Method, steps: int) -> Method:

@@ -71,11 +71,15 @@ def weight_range(
 
 
 def activation_range(
-    seen: Histogram, grid: Grid, method: RangeMethod = "mse", percentile: float = 99.99
+    seen: Histogram,
+    grid: Grid,
+    method: RangeMethod = "mse",
+    percentile: float = 99.99,
+    exponent: float = EXPONENT,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Scalar scale and zero point of an activation from what was seen of it."""
     if method == "mse":
-        scale, zero = mse_range(seen.centres[None], grid, seen.counts[None])
+        scale, zero = mse_range(seen.centres[None], grid, seen.counts[None], exponent)
         return scale[0], zero[0]
     if method == "kl":
         low, high = _kl_limits(seen, grid)
@@ -88,9 +92,12 @@ def activation_range(
 
 
 def mse_range(
-    rows: Float[Tensor, "c m"], grid: Grid, counts: Float[Tensor, "c m"] | None = None
+    rows: Float[Tensor, "c m"],
+    grid: Grid,
+    counts: Float[Tensor, "c m"] | None = None,
+    exponent: float = EXPONENT,
 ) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"]]:
-    """Minimise ``sum |x - q(x)|^2.4`` per row, coarse to fine, over range and zero point.
+    """Minimise ``sum |x - q(x)|^exponent`` per row, coarse to fine, over range and zero point.
 
     The public code tries 100 ranges times every zero point; the error is smooth enough in both
     that 20 ranges by at most 16 zero points and one refinement find the same minimum.
@@ -99,7 +106,7 @@ def mse_range(
     one_sided = bool((low >= 0).all()) and not grid.signed
     span = torch.maximum(-low, high) * 2 if grid.signed else high.clamp(min=0) - low.clamp(max=0)
     levels = grid.qmax - grid.qmin
-    best = _Best(rows, counts, grid, span.clamp(min=1e-8) / levels)
+    best = _Best(rows, counts, grid, span.clamp(min=1e-8) / levels, exponent)
     natural = from_limits(low, high, grid)[1]
     fixed = grid.signed or one_sided
     reach = 0 if fixed else min(levels + 1, 16) // 2
@@ -119,8 +126,11 @@ def mse_range(
 class _Best:
     """The best candidate so far of every row."""
 
-    def __init__(self, rows: Tensor, counts: Tensor | None, grid: Grid, unit: Tensor) -> None:
+    def __init__(
+        self, rows: Tensor, counts: Tensor | None, grid: Grid, unit: Tensor, exponent: float
+    ) -> None:
         self.rows, self.counts, self.grid, self.unit = rows, counts, grid, unit
+        self.exponent = exponent
         self.error = torch.full_like(unit, torch.inf)
         self.fraction = torch.ones_like(unit)
         self.zero = torch.zeros_like(unit)
@@ -131,7 +141,7 @@ class _Best:
         scale = (fraction * self.unit)[:, None]
         codes = (self.rows / scale).round_()
         codes.clamp_(self.grid.qmin - zero[:, None], self.grid.qmax - zero[:, None])
-        error = codes.mul_(scale).sub_(self.rows).abs_().pow_(EXPONENT)
+        error = codes.mul_(scale).sub_(self.rows).abs_().pow_(self.exponent)
         total = (error if self.counts is None else error.mul_(self.counts)).sum(1)
         better = total < self.error
         self.error = torch.where(better, total, self.error)

@@ -18,12 +18,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -32,6 +33,7 @@ from roadworthy.core.images import Preprocess
 from roadworthy.core.progress import track
 from roadworthy.core.sources import (
     MAX_CLASS_ID,
+    Pixels,
     Source,
     decode,
     open_folder,
@@ -73,6 +75,15 @@ class Dataset:
         """Image `index`: 8-bit RGB, upright. Raises BadData, naming a file that cannot be read."""
         where = self.indices[index]
         return decode(self.source.read(where), self.source.name(where))
+
+    def content(self, index: int) -> bytes | Pixels:
+        """What is stored of image `index`: a file's bytes, or pixels that never were a file."""
+        return self.source.read(self.indices[index])
+
+    def truth(self, index: int) -> NDArray[Any] | None:
+        """What a right answer to image `index` is, None where nobody knows."""
+        label = self.label(index)
+        return None if label is None else np.array([label])
 
     def label(self, index: int) -> int | None:
         """Class id of image `index`, None where it has none."""
@@ -227,7 +238,8 @@ class Batches:
 
     def _tensor(self, index: int) -> Tensor | BadData:
         try:
-            return self._preprocess(self._dataset.load(index))
+            content, name = self._dataset.content(index), self._dataset.name(index)
+            return self._preprocess(self._preprocess.decoded(content, name))
         except BadData as error:
             return error
 

@@ -1,14 +1,15 @@
 """Preprocess: decode -> resize -> crop -> colour -> normalise, each stage named, none implied.
 
-Between the stages an image is 8-bit RGB, so that every resizer starts and ends on the same grid.
+Between the stages an image is 8-bit RGB; only the resizers that end in ``-float`` hand on unrounded
+values.
 """
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, assert_never, get_args
+from typing import Any, Literal, assert_never, cast, get_args
 
 import numpy as np
 import torch
@@ -17,23 +18,14 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
+from roadworthy.core.colours import find_colour
+from roadworthy.core.decoders import find_decoder
+from roadworthy.core.resizers import Pixels, Raster, find_resizer
 from roadworthy.errors import BadPreprocess
 
-Decode = Literal["pillow"]
-Resize = Literal[
-    "pillow-nearest",
-    "pillow-box",
-    "pillow-bilinear",
-    "pillow-hamming",
-    "pillow-bicubic",
-    "pillow-lanczos",
-    "torch-bilinear",
-    "torch-bilinear-antialias",
-]
-Geometry = Literal["short-side", "squash", "letterbox"]
-Colour = Literal["rgb", "bgr"]
+Geometry = Literal["short-side", "short-side-round", "short-side-floor", "squash", "letterbox"]
+Precision = Literal["float32", "float16"]
 Size = tuple[int, int]
 
 # No classifier comes near it, and Pillow takes 9460 pixels square for an attack.
@@ -56,36 +48,49 @@ def _check_levels(fill: tuple[float, ...]) -> None:
         raise BadPreprocess(f"fill {fill} given; whole numbers from 0 to 255 are allowed, R G B")
 
 
+def _check_present(name: str, missing: str | None) -> None:
+    if missing is not None:
+        raise BadPreprocess(f"{name} given, which cannot run here: {missing}")
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """From an image to the tensor a model eats; an absent stage is the identity.
 
     Args:
-        decode: who turns file bytes into pixels.
-        resize: library and filter; goes with `geometry` and `size`.
-        geometry: ``short-side`` scales until both sides cover `size`, ``squash`` ignores the aspect
-            ratio, ``letterbox`` fits inside `size` and fills the rest with `fill`.
+        decode: who turns file bytes into pixels (`roadworthy.core.decoders`).
+        resize: library and filter (`roadworthy.core.resizers`); goes with `geometry` and `size`.
+        geometry: ``short-side`` scales until both sides cover `size`, the long side truncated as
+            torchvision does it (``-round``: rounded; ``-floor``: the corner of the crop rounded
+            down), ``squash`` ignores the aspect ratio, ``letterbox`` fits inside `size` and fills
+            the rest with `fill`.
         size: height and width in pixels.
         crop: height and width of the centre crop; smaller images are padded with black.
-        colour: channel order of the tensor.
+        colour: channel order, and the way through YUV (`roadworthy.core.colours`).
         mean, std: per channel, on the scale where white is 1.
         fill: 8-bit RGB of the letterbox.
+        precision: of the numbers that the model is handed.
 
     >>> IMAGENET(Image.new("RGB", (300, 400))).shape
     torch.Size([3, 224, 224])
     """
 
-    decode: Decode = "pillow"
-    resize: Resize | None = None
+    decode: str = "pillow"
+    resize: str | None = None
     geometry: Geometry | None = None
     size: Size | None = None
     crop: Size | None = None
-    colour: Colour = "rgb"
+    colour: str = "rgb"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     fill: tuple[int, int, int] = (114, 114, 114)
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
+        for part in (find_decoder(self.decode), find_colour(self.colour)):
+            _check_present(part.name, part.missing())
+        if self.resize is not None:
+            _check_present(self.resize, find_resizer(self.resize).missing())
         stages = (self.resize, self.geometry, self.size)
         if any(stages) and not all(stages):
             given = [n for n in ("resize", "geometry", "size") if getattr(self, n)]
@@ -104,15 +109,38 @@ class Preprocess:
     @property
     def output_size(self) -> Size | None:
         """Height and width of every tensor, or None where it depends on the image."""
-        return self.crop or (None if self.geometry == "short-side" else self.size)
+        squeezed = self.geometry in ("squash", "letterbox")
+        return self.crop or (self.size if squeezed else None)
 
-    def __call__(self, image: Image.Image) -> Float[Tensor, "c h w"]:
-        """The tensor of an RGB image."""
+    def decoded(self, content: bytes | Pixels, name: str) -> Pixels:
+        """Pixels ``[h w 3]`` of a file, or of an image that never was one; BadData names it."""
+        if isinstance(content, np.ndarray):
+            return np.broadcast_to(
+                content if content.ndim == 3 else content[..., None], (*content.shape[:2], 3)
+            )
+        return find_decoder(self.decode)(content, name)
+
+    def fitted(self, pixels: Pixels) -> Raster:
+        """Resized and cropped ``[h w 3]``."""
+        raster: Raster = pixels
         if self.resize and self.geometry and self.size:
-            image = _fit(image, self.resize, self.geometry, self.size, self.fill)
-        if self.crop:
-            image = centre_crop(image, self.crop)
-        return torch.from_numpy(_normalised(image, self.colour, self.mean, self.std))
+            raster = _fit(pixels, self.resize, self.geometry, self.size, self.fill)
+        if self.crop is None:
+            return raster
+        return centre_crop(raster, self.crop, down=self.geometry == "short-side-floor")
+
+    def coloured(self, raster: Raster) -> Raster:
+        """In the channel order and with the losses of its colour path ``[h w 3]``."""
+        return find_colour(self.colour)(raster)
+
+    def normalised(self, raster: Raster) -> Float[Tensor, "c h w"]:
+        """On the scale that the model wants."""
+        x = torch.from_numpy(_normalised(raster, self.mean, self.std))
+        return x.half().float() if self.precision == "float16" else x
+
+    def __call__(self, image: Image.Image | Pixels) -> Float[Tensor, "c h w"]:
+        """The tensor of an RGB image."""
+        return self.normalised(self.coloured(self.fitted(np.asarray(image))))
 
     def to_dict(self) -> dict[str, Any]:
         """Stages as plain values; absent ones are left out.
@@ -187,91 +215,65 @@ def preprocess_from(choice: str | None, own: Preprocess | None) -> Preprocess:
     return own
 
 
-def resized(image: Image.Image, resize: Resize, size: Size) -> Image.Image:
-    """`image` at exactly `size` (height, width)."""
-    height, width = size
-    match resize:
-        case "torch-bilinear" | "torch-bilinear-antialias":
-            return _torch_resized(image, size, antialias=resize.endswith("antialias"))
-        case "pillow-nearest":
-            return image.resize((width, height), Image.Resampling.NEAREST)
-        case "pillow-box":
-            return image.resize((width, height), Image.Resampling.BOX)
-        case "pillow-bilinear":
-            return image.resize((width, height), Image.Resampling.BILINEAR)
-        case "pillow-hamming":
-            return image.resize((width, height), Image.Resampling.HAMMING)
-        case "pillow-bicubic":
-            return image.resize((width, height), Image.Resampling.BICUBIC)
-        case "pillow-lanczos":
-            return image.resize((width, height), Image.Resampling.LANCZOS)
-        case _:
-            assert_never(resize)
+def centre_crop(raster: Raster, crop: Size, down: bool = False) -> Raster:
+    """The middle `crop` (height, width), black where it overhangs.
 
+    Its corner is rounded as torchvision rounds, or `down`.
 
-def centre_crop(image: Image.Image, crop: Size) -> Image.Image:
-    """The middle `crop` (height, width), rounded as torchvision rounds; black where it overhangs.
-
-    >>> centre_crop(Image.new("RGB", (5, 2)), (4, 4)).size
-    (4, 4)
+    >>> centre_crop(np.zeros((2, 5, 3), np.uint8), (4, 4)).shape
+    (4, 4, 3)
     """
     height, width = crop
-    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
-    return image.crop((left, top, left + width, top + height))
+    spare = raster.shape[0] - height, raster.shape[1] - width
+    top, left = (s // 2 if down else round(s / 2) for s in spare)
+    if min(spare) < 0:
+        edges = max(0, -top), max(0, height + top - raster.shape[0])
+        sides = max(0, -left), max(0, width + left - raster.shape[1])
+        raster = cast(Raster, np.pad(raster, (edges, sides, (0, 0))))
+        top, left = max(0, top), max(0, left)
+    return raster[top : top + height, left : left + width]
 
 
 def _fit(
-    image: Image.Image, resize: Resize, geometry: Geometry, size: Size, fill: tuple[int, int, int]
-) -> Image.Image:
+    pixels: Pixels, resize: str, geometry: Geometry, size: Size, fill: tuple[int, int, int]
+) -> Raster:
+    resizer = find_resizer(resize)
     match geometry:
         case "squash":
-            return resized(image, resize, size)
-        case "short-side":
-            return resized(image, resize, _covering(image, size))
+            return resizer(pixels, size)
+        case "short-side" | "short-side-floor":
+            return resizer(pixels, _covering(pixels, size, math.floor))
+        case "short-side-round":
+            return resizer(pixels, _covering(pixels, size, round))
         case "letterbox":
-            inner = resized(image, resize, _inside(image, size))
-            canvas = Image.new("RGB", (size[1], size[0]), fill)
-            corner = (size[1] - inner.width) // 2, (size[0] - inner.height) // 2
-            canvas.paste(inner, corner)
+            inner = resizer(pixels, _inside(pixels, size))
+            canvas = cast(Raster, np.empty((*size, 3), inner.dtype))
+            canvas[:] = fill
+            top, left = (size[0] - inner.shape[0]) // 2, (size[1] - inner.shape[1]) // 2
+            canvas[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
             return canvas
         case _:
             assert_never(geometry)
 
 
-def _covering(image: Image.Image, size: Size) -> Size:
-    # The short side is met exactly and the long one truncated, as torchvision's Resize does.
-    height, width = size
-    if image.height * width <= image.width * height:
-        return height, max(width, int(height * image.width / image.height))
-    return max(height, int(width * image.height / image.width)), width
+def _covering(pixels: Pixels, size: Size, whole: Callable[[float], int]) -> Size:
+    # The short side is met exactly and the long one made whole; torchvision's Resize truncates it.
+    (height, width), (own_height, own_width) = size, pixels.shape[:2]
+    if own_height * width <= own_width * height:
+        return height, max(width, whole(height * own_width / own_height))
+    return max(height, whole(width * own_height / own_width)), width
 
 
-def _inside(image: Image.Image, size: Size) -> Size:
-    scale = min(size[0] / image.height, size[1] / image.width)
-    return max(1, round(image.height * scale)), max(1, round(image.width * scale))
-
-
-def _torch_resized(image: Image.Image, size: Size, antialias: bool) -> Image.Image:
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
-    x = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=antialias)
-    return Image.fromarray(x[0].round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
+def _inside(pixels: Pixels, size: Size) -> Size:
+    scale = min(size[0] / pixels.shape[0], size[1] / pixels.shape[1])
+    return max(1, round(pixels.shape[0] * scale)), max(1, round(pixels.shape[1] * scale))
 
 
 # numpy, since images are prepared on many threads and each would start torch's own pool.
 def _normalised(
-    image: Image.Image,
-    colour: Colour,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
+    raster: Raster, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
 ) -> NDArray[np.float32]:
-    x = np.asarray(image).transpose(2, 0, 1).astype(np.float32, order="C") / np.float32(255)
-    match colour:
-        case "rgb":
-            pass
-        case "bgr":
-            x = np.ascontiguousarray(x[::-1])
-        case _:
-            assert_never(colour)
+    x = raster.transpose(2, 0, 1).astype(np.float32, order="C") / np.float32(255)
     if mean is not None:
         x = x - np.array(mean, np.float32)[:, None, None]
     return x if std is None else x / np.array(std, np.float32)[:, None, None]
@@ -280,13 +282,15 @@ def _normalised(
 def _stage(name: str, value: Any) -> Any:
     match name:
         case "decode":
-            return _option(name, value, get_args(Decode))
+            return find_decoder(_text(name, value)).name
         case "resize":
-            return _option(name, value, get_args(Resize))
+            return find_resizer(_text(name, value)).name
+        case "colour":
+            return find_colour(_text(name, value)).name
         case "geometry":
             return _option(name, value, get_args(Geometry))
-        case "colour":
-            return _option(name, value, get_args(Colour))
+        case "precision":
+            return _option(name, value, get_args(Precision))
         case "size" | "crop":
             return _pixels(name, value)
         case "fill":
@@ -300,6 +304,12 @@ def _stage(name: str, value: Any) -> Any:
 def _option(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise BadPreprocess(f"{name} {value!r} given{_near(str(value), allowed)}; {_list(allowed)}")
+    return value
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise BadPreprocess(f"{name} {value!r} given; the name of one is needed")
     return value
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from roadworthy.core.images import Geometry, Preprocess, Resize, Size
+from roadworthy.core.images import Geometry, Preprocess, Size
 from roadworthy.errors import BadPreprocess
 
-_PILLOW: dict[str, Resize] = {
+_PILLOW: dict[str, str] = {
     "nearest": "pillow-nearest",
     "nearest-exact": "pillow-nearest",
     "box": "pillow-box",

@@ -188,18 +188,19 @@ def decode(content: bytes | Pixels, name: str) -> Image.Image:
     if isinstance(content, np.ndarray):
         squeezed = content[..., 0] if content.ndim == 3 and content.shape[2] == 1 else content
         return Image.fromarray(np.ascontiguousarray(squeezed)).convert("RGB")
-    _allow_large_images()
+    allow_large_images()
     # Damaged files make Pillow's plugins raise nearly anything: OSError, SyntaxError, struct.error.
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
             upright = ImageOps.exif_transpose(image)
     except Exception as error:
-        raise BadData(f"image {name} is corrupt or no image: {_reason(error)}") from error
+        raise BadData(f"image {name} is corrupt or no image: {reason(error)}") from error
     return _rgb(upright, name)
 
 
-def _allow_large_images() -> None:
+def allow_large_images() -> None:
+    """No warning for images up to the size that Pillow refuses."""
     # Images are decoded on threads, where `catch_warnings` would put back the filters of others.
     unwanted = Image.DecompressionBombWarning
     if not any(entry[2] is unwanted for entry in warnings.filters):
@@ -223,7 +224,8 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
             return image.convert("RGB")
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why something could not be read, in one line."""
     if isinstance(error, Image.UnidentifiedImageError):
         return "its content is in no known image format"
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
@@ -331,7 +333,7 @@ def _read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
             missing = [name for name in names if name not in held]
             arrays = {} if missing else {name: np.asarray(store[name]) for name in names}
     except Exception as error:
-        raise BadData(_no_archive(path, _reason(error))) from error
+        raise BadData(_no_archive(path, reason(error))) from error
     if missing:
         raise BadData(
             f"npz:{path} has no {', '.join(missing)}; it holds {', '.join(held)}; choose with "

@@ -1,8 +1,6 @@
 """A quantized module becomes an ONNX file with integer weights, or nothing at all."""
 
 from collections import Counter
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from jaxtyping import Float
 from onnx_ir.passes import common
 from torch import Tensor, nn
 
+from roadworthy.core.runs import write_atomically
 from roadworthy.deploy.activations import emit_activation
 from roadworthy.deploy.tidy import before_quantizers, quantize_gemm_biases
 from roadworthy.deploy.translate import DOMAIN, translate
@@ -46,7 +45,7 @@ def export_onnx(
         BadModel: torch refuses the module, or a quantizer's grid has no place in ONNX.
     """
     model = build(module, example, widen)
-    with atomically(path) as part:
+    with write_atomically(path) as part:
         ir.save(model, part)
         onnx.checker.check_model(str(part))
         size = part.stat().st_size
@@ -75,15 +74,3 @@ def build(module: nn.Module, example: Float[Tensor, "b c h w"], widen: bool = Tr
 
 def _placeholders(graph: ir.Graph, name: str) -> list[ir.Node]:
     return [node for node in graph if node.domain == DOMAIN and node.op_type == name]
-
-
-@contextmanager
-def atomically(path: Path) -> Generator[Path]:
-    """A path to write to that becomes `path` when the block ends well and vanishes otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

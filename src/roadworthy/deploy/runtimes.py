@@ -2,7 +2,7 @@
 
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -15,14 +15,24 @@ from roadworthy.errors import BadInput, BadModel
 _SESSION = {"session.qdq_matmulnbits_accuracy_level": "1"}
 
 
-def open_session(model: str | bytes, threads: int | None = None) -> Any:
+Level = Literal["disable", "basic", "extended", "all"]
+"""How far onnxruntime may rewrite a graph."""
+
+
+def open_session(model: str | bytes, threads: int | None = None, level: Level = "all") -> Any:
     """An onnxruntime session on the CPU with our settings, from a path or a serialized model."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = {
+        "disable": levels.ORT_DISABLE_ALL,
+        "basic": levels.ORT_ENABLE_BASIC,
+        "extended": levels.ORT_ENABLE_EXTENDED,
+        "all": levels.ORT_ENABLE_ALL,
+    }[level]
     for key, value in _SESSION.items():
         options.add_session_config_entry(key, value)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -34,10 +44,16 @@ class OrtPredictor:
     `threads` None means onnxruntime's own choice. `.settings` holds version, threads and options.
     """
 
-    def __init__(self, path: Path, threads: int | None = None, name: str = "onnxruntime") -> None:
+    def __init__(
+        self,
+        path: Path,
+        threads: int | None = None,
+        name: str = "onnxruntime",
+        level: Level = "all",
+    ) -> None:
         check_file(path)
         try:
-            self._session = open_session(str(path), threads)
+            self._session = open_session(str(path), threads, level)
         except Exception as error:
             raise refused(path, "onnxruntime", error) from error
         entry = self._session.get_inputs()[0]
@@ -46,7 +62,7 @@ class OrtPredictor:
             "runtime": f"onnxruntime {metadata.version('onnxruntime')}",
             "providers": self._session.get_providers(),
             "threads": threads,
-            "graph_optimization_level": "ORT_ENABLE_ALL",
+            "graph_optimization_level": level,
             **_SESSION,
         }
 
@@ -63,15 +79,27 @@ class OrtPredictor:
 
 
 class OpenVinoPredictor:
-    """An ONNX file on OpenVINO's CPU plugin in float32 (its default may be bfloat16)."""
+    """An ONNX file on OpenVINO's CPU plugin, in float32 unless `precision` says otherwise.
 
-    def __init__(self, path: Path, threads: int | None = None, name: str = "openvino") -> None:
+    None leaves the choice to OpenVINO, which takes bfloat16 where the CPU has it;
+    ``.settings["INFERENCE_PRECISION_HINT"]`` says what was taken.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        threads: int | None = None,
+        name: str = "openvino",
+        precision: Literal["f32", "bf16", "f16"] | None = "f32",
+    ) -> None:
         try:
             import openvino
         except ImportError as error:
             raise BadInput("OpenVINO is not installed; pip install roadworthy[openvino]") from error
         check_file(path)
-        options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        options = {"PERFORMANCE_HINT": "LATENCY"}
+        if precision is not None:
+            options["INFERENCE_PRECISION_HINT"] = precision
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = str(threads)
         try:
@@ -87,6 +115,7 @@ class OpenVinoPredictor:
             "device": "CPU",
             "threads": threads,
             **options,
+            "INFERENCE_PRECISION_HINT": _taken(self._model),
         }
 
     def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
@@ -99,6 +128,12 @@ class OpenVinoPredictor:
         except Exception as error:
             raise unfit(images, self._shape, error) from error
         return torch.from_numpy(np.array(outputs[0]))
+
+
+def _taken(compiled: Any) -> str:
+    """The precision that OpenVINO really computes in, as ``f32`` or ``bf16``."""
+    kind = compiled.get_property("INFERENCE_PRECISION_HINT")
+    return str(kind.get_type_name() if hasattr(kind, "get_type_name") else kind)
 
 
 def in_batches(run: Any, images: Float[Tensor, "b c h w"], batch: int | None) -> Tensor:

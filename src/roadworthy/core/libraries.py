@@ -1,0 +1,101 @@
+"""Libraries that an option may need: which version is here, what to install, how to load them."""
+
+import ctypes
+import os
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module, metadata
+from threading import Lock
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from roadworthy.errors import BadPreprocess
+
+
+@runtime_checkable
+class Named(Protocol):
+    """An option that users choose by its name."""
+
+    @property
+    def name(self) -> str:
+        """What users write."""
+        ...
+
+
+Option = TypeVar("Option", bound=Named)
+_STDOUT = Lock()
+
+
+@cache
+def installed_version(distribution: str) -> str | None:
+    """Version of an installed distribution, None where it is missing.
+
+    >>> installed_version("no-such-library") is None
+    True
+    """
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def hint(library: str, extra: str | None) -> str:
+    """One line that says how to get a missing library, alone or by an extra of roadworthy.
+
+    >>> hint("ncnn", "ncnn")
+    "ncnn is not installed; pip install 'roadworthy[ncnn]'"
+    """
+    wanted = f"'roadworthy[{extra}]'" if extra else library
+    return f"{library} is not installed; pip install {wanted}"
+
+
+def find(kind: str, name: str, options: Sequence[Option]) -> Option:
+    """The option of that name.
+
+    Raises:
+        BadPreprocess: there is none; says which come near it and which are allowed.
+    """
+    names = [option.name for option in options]
+    if name in names:
+        return options[names.index(name)]
+    near = " or ".join(get_close_matches(name, names))
+    meant = f" (did you mean {near}?)" if near else ""
+    raise BadPreprocess(f"{kind} {name!r} given{meant}; {', '.join(names)} are allowed")
+
+
+@cache
+def load(module: str) -> Any:
+    """An untyped module, imported at its first use.
+
+    Raises:
+        BadPreprocess: it is installed and cannot be imported, as without a system library it needs.
+
+    >>> load("colorsys").rgb_to_hsv(1.0, 1.0, 1.0)
+    (0.0, 0.0, 1.0)
+    """
+    # MNN greets on stdout, which holds nothing but the result where --json is given.
+    with _stdout_on_stderr():
+        try:
+            return import_module(module)
+        except (ImportError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise BadPreprocess(
+                f"{module} cannot be imported: {reason}; install it anew"
+            ) from error
+
+
+@contextmanager
+def _stdout_on_stderr() -> Generator[None]:
+    """What native code prints goes to stderr; C keeps it in a buffer of its own until flushed."""
+    with _STDOUT:
+        sys.stdout.flush()
+        kept = os.dup(1)
+        os.dup2(2, 1)
+        try:
+            yield
+        finally:
+            ctypes.CDLL(None if os.name == "posix" else "ucrtbase").fflush(None)
+            os.dup2(kept, 1)
+            os.close(kept)

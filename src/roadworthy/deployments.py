@@ -1,0 +1,167 @@
+"""Every way to run one model: its changes, runtimes and precisions, each a `Predictor`."""
+
+import copy
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, fx, nn
+
+from roadworthy.compress.methods import Mse
+from roadworthy.core.capture import capture
+from roadworthy.core.images import Preprocess, preprocess_from
+from roadworthy.core.models import check_onnx, load_model
+from roadworthy.core.predict import Predictor, TorchPredictor
+from roadworthy.core.specs import OnnxSpec, parse_model_spec
+from roadworthy.deploy.export import export_onnx
+from roadworthy.deploy.runtimes import Level, OpenVinoPredictor, OrtPredictor
+from roadworthy.errors import RoadworthyError
+from roadworthy.evaluate import recorded_preprocess
+from roadworthy.journey import digest, quantize
+from roadworthy.noise.changes import changed, changes
+from roadworthy.noise.systems import AS_TRAINED, System
+
+FILE_RUNTIMES = (
+    "onnxruntime-all",
+    "onnxruntime-extended",
+    "onnxruntime-basic",
+    "onnxruntime-disable",
+    "openvino-f32",
+    "openvino-default",
+)
+"""Who runs an ONNX file; the words behind onnxruntime say how far it may rewrite the graph."""
+TORCH_RUNTIMES = ("torch-bf16", "torch-fp16", *FILE_RUNTIMES, "int8", "w4a8")
+"""For a torch model also its precisions; the integer ones are ours, run by onnxruntime."""
+
+
+class Deployments:
+    """A model and all that may be deployed of it; predictors are made when asked for, and kept.
+
+    Args:
+        model: model spec, ``onnx:FILE`` or a folder that `quantize` wrote.
+        preprocess: as on the command line; None is the model's own.
+        device: of the training system; the other runtimes are the CPU's.
+    """
+
+    def __init__(self, model: str | nn.Module, preprocess: str | None, device: str) -> None:
+        self.settings: dict[str, Any] = {}
+        self._scratch = tempfile.TemporaryDirectory()
+        self._device = device
+        self._made: dict[tuple[str, str], Predictor] = {}
+        self._files: dict[tuple[str, str], Path] = {}
+        self._graph: fx.GraphModule | None = None
+        self._images: Float[Tensor, "n c h w"] | None = None
+        path = _onnx_file(model)
+        if path is not None:
+            self._module = None
+            self._files[AS_TRAINED, AS_TRAINED] = check_onnx(path)
+            own = recorded_preprocess(path.parent)
+            self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        else:
+            loaded = load_model(model)
+            self._module, own = loaded.module, loaded.preprocess
+            self.sha256 = digest(self._module)
+        self.preprocess: Preprocess = preprocess_from(preprocess, own)
+
+    def show(self, images: Float[Tensor, "n c h w"]) -> None:
+        """Preprocessed images: their shape is the model's, integers are calibrated on them."""
+        self._images = images
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The changes that the network admits; none of an ONNX file."""
+        return () if self._module is None else changes(self._captured())
+
+    def runtimes(self) -> list[tuple[str, str | None]]:
+        """The other runtimes and precisions, each with what keeps it from running here."""
+        names = FILE_RUNTIMES[1:] if self._module is None else TORCH_RUNTIMES
+        return [(name, self._obstacle(name)) for name in names]
+
+    def __call__(self, system: System) -> Predictor:
+        """The predictor of a system; only its model and runtime matter."""
+        key = system.model, system.runtime
+        if key not in self._made:
+            self._made[key] = self._make(*key)
+            self.settings[" ".join(dict.fromkeys(key))] = getattr(
+                self._made[key], "settings", {"runtime": f"torch {torch.__version__}"}
+            )
+        return self._made[key]
+
+    def _obstacle(self, runtime: str) -> str | None:
+        try:
+            self(System(self.preprocess, runtime=runtime))(self._shown()[:1])
+        except RoadworthyError as error:
+            return str(error)
+        return None
+
+    def _make(self, model: str, runtime: str) -> Predictor:
+        name = " ".join(part for part in (model, runtime) if part != AS_TRAINED) or AS_TRAINED
+        match runtime.split("-"):
+            case ["as", "trained"] if self._module is not None:
+                return TorchPredictor(self._variant(model), name, self._device)
+            case ["torch", precision]:
+                kind = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+                return TorchPredictor(_Cast(self._variant(model), kind), name)
+            case ["as", "trained"]:
+                return OrtPredictor(self._file(model, AS_TRAINED), name=name)
+            case ["onnxruntime", level]:
+                path = self._file(model, AS_TRAINED)
+                return OrtPredictor(path, name=name, level=cast(Level, level))
+            case ["openvino", precision]:
+                hint = None if precision == "default" else cast(Literal["f32"], precision)
+                return OpenVinoPredictor(self._file(model, AS_TRAINED), name=name, precision=hint)
+            case _:
+                return OrtPredictor(self._file(model, runtime), name=name)
+
+    def _variant(self, model: str) -> nn.Module:
+        assert self._module is not None
+        return self._module if model == AS_TRAINED else changed(self._captured(), model)
+
+    def _captured(self) -> fx.GraphModule:
+        if self._graph is None:
+            assert self._module is not None
+            self._graph = capture(self._module, self._shown()[:1])
+        return self._graph
+
+    def _file(self, model: str, precision: str) -> Path:
+        """The ONNX file of a variant in a precision, written where it is missing."""
+        key = model, precision
+        if key not in self._files:
+            path = Path(self._scratch.name) / f"{model}-{precision}.onnx"
+            if precision == AS_TRAINED:
+                graph = self._captured() if model == AS_TRAINED else self._variant(model)
+                export_onnx(graph, self._shown()[:2], path)
+            else:
+                bits = {"int8": (8, 8), "w4a8": (4, 8)}[precision]
+                quantize(self._variant(model), self._shown(), Mse(*bits)).export(path)
+            self._files[key] = path
+        return self._files[key]
+
+    def _shown(self) -> Tensor:
+        assert self._images is not None, "show() comes first"
+        return self._images
+
+
+class _Cast(nn.Module):
+    """A copy of a module that computes in another precision."""
+
+    def __init__(self, module: nn.Module, kind: torch.dtype) -> None:
+        super().__init__()
+        self.module, self.kind = copy.deepcopy(module).to(kind), kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x.to(self.kind)).float()
+
+
+def _onnx_file(model: str | nn.Module) -> Path | None:
+    """The ONNX file that a spec or a folder names."""
+    if isinstance(model, nn.Module):
+        return None
+    folder = Path(model)
+    if folder.is_dir():
+        return folder / "model.onnx"
+    spec = parse_model_spec(model)
+    return spec.path if isinstance(spec, OnnxSpec) else None

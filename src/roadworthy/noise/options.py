@@ -1,0 +1,113 @@
+"""What can be changed in each stage of a system, and what this machine lacks for it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, assert_never, get_args
+
+from roadworthy.core.colours import COLOURS
+from roadworthy.core.decoders import DECODERS
+from roadworthy.core.images import Geometry
+from roadworthy.core.resizers import RESIZERS
+from roadworthy.errors import BadInput
+from roadworthy.noise.systems import Stage, System
+
+Normalisation = tuple[str, tuple[float, float, float], tuple[float, float, float]]
+NORMALISATIONS: tuple[Normalisation, ...] = (
+    ("imagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ("minus-1-to-1", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    ("127-over-128", (127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 255)),
+    ("0-to-1", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    ("0-to-255", (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)),
+)
+"""Mean and standard deviation that deployments use, on the scale where white is 1."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One change of one stage; `missing` says what to install where it cannot run here."""
+
+    stage: Stage
+    name: str
+    system: System
+    missing: str | None = None
+
+
+def options(
+    base: System,
+    stages: Sequence[Stage],
+    models: Sequence[str] = (),
+    runtimes: Sequence[tuple[str, str | None]] = (),
+    posts: Sequence[str] = (),
+) -> list[Option]:
+    """Every option of `stages` that differs from `base`, unavailable ones included.
+
+    Args:
+        base: the training system.
+        stages: which to look at.
+        models: changes that the network admits.
+        runtimes: names of the others, and what is missing for them.
+        posts: other ways to turn outputs into answers.
+    """
+    found: list[Option] = []
+    for stage in stages:
+        match stage:
+            case "decode" | "resize" | "colour":
+                found += _named(base, stage)
+            case "geometry":
+                found += _geometries(base)
+            case "normalise":
+                found += _normalisations(base)
+            case "model":
+                found += [Option(stage, name, replace(base, model=name)) for name in models]
+            case "runtime":
+                found += [Option(stage, n, replace(base, runtime=n), m) for n, m in runtimes]
+            case "post":
+                found += [Option(stage, name, replace(base, post=name)) for name in posts]
+            case _:
+                assert_never(stage)
+    return found
+
+
+def _named(base: System, stage: Literal["decode", "resize", "colour"]) -> Iterator[Option]:
+    """The entries of a table of implementations."""
+    if stage == "resize" and base.preprocess.resize is None:
+        return
+    table = {"decode": DECODERS, "resize": RESIZERS, "colour": COLOURS}[stage]
+    for entry in table:
+        if entry.name == getattr(base.preprocess, stage):
+            continue
+        missing = entry.missing()
+        system = base if missing else _changed(base, **{stage: entry.name})
+        yield Option(stage, entry.name, system, missing)
+
+
+def _geometries(base: System) -> Iterator[Option]:
+    own = base.preprocess
+    if own.geometry is None:
+        return
+    for geometry in get_args(Geometry):
+        if geometry != own.geometry:
+            # A letterbox shows the whole image at the size that the model takes.
+            whole = {"size": own.crop or own.size, "crop": None} if geometry == "letterbox" else {}
+            yield Option("geometry", geometry, _changed(base, geometry=geometry, **whole))
+
+
+def _normalisations(base: System) -> Iterator[Option]:
+    own = base.preprocess
+    for name, mean, std in NORMALISATIONS:
+        if (mean, std) != (own.mean or (0.0,) * 3, own.std or (1.0,) * 3):
+            yield Option("normalise", name, _changed(base, mean=mean, std=std))
+    if own.precision != "float16":
+        yield Option("normalise", "float16", _changed(base, precision="float16"))
+
+
+def _changed(base: System, **stages: Any) -> System:
+    return replace(base, preprocess=replace(base.preprocess, **stages))
+
+
+def check_stages(given: Sequence[str], known: Sequence[Stage]) -> tuple[Stage, ...]:
+    """`given` as stages, in the order of `known`; BadInput names those there are."""
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise BadInput(f"stage {unknown[0]!r} given; {', '.join(known)} are allowed")
+    return tuple(stage for stage in known if stage in given)

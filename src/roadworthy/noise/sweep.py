@@ -1,0 +1,238 @@
+"""Many systems over the same images in one pass, finished parts kept.
+
+Images are read and prepared by threads while the model runs; a batch is held as 8-bit rasters, one
+for each different sight, so memory does not grow with the data.
+"""
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from roadworthy.core.data import Dataset
+from roadworthy.core.images import Preprocess
+from roadworthy.core.predict import Predictor
+from roadworthy.core.progress import track
+from roadworthy.core.resizers import Raster
+from roadworthy.core.runs import write_atomically
+from roadworthy.core.tasks import Answer, Evidence, Task
+from roadworthy.errors import BadData, BadModel
+from roadworthy.noise.systems import System
+from roadworthy.noise.tree import Sight, rasters, sight
+
+SHARD = 512
+"""Images that are finished and kept together."""
+Views = dict[Sight, Raster]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What systems did with the images that all of them could read.
+
+    Args:
+        evidence: per system, what the metric needs of every image ``[n ...]``.
+        flips: per system, how much of each answer is not the base's ``[n]``.
+        brief: per system, the first number of every answer: the class ``[n]``.
+        indices: which images of the dataset these are.
+        bad: what was wrong with the others.
+    """
+
+    evidence: Mapping[System, Evidence]
+    flips: Mapping[System, np.ndarray]
+    brief: Mapping[System, np.ndarray]
+    indices: np.ndarray
+    bad: Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What stays the same in a sweep.
+
+    Args:
+        dataset: the images.
+        task: what answers are worth.
+        predictor: the predictor of a system.
+        kept: folder for finished shards, None to keep nothing.
+        batch_size: images that are held and predicted together.
+        skip_bad: leave unreadable images out, counted, instead of stopping.
+    """
+
+    dataset: Dataset
+    task: Task
+    predictor: Callable[[System], Predictor]
+    kept: Path | None = None
+    batch_size: int = 32
+    skip_bad: bool = False
+
+
+def sweep(bench: Bench, base: System, systems: Sequence[System], what: str) -> Findings:
+    """Answers of `base` and of every system, image by image.
+
+    Args:
+        bench: data, task and predictors.
+        base: the training system; truths of unlabelled images are its answers.
+        systems: the others.
+        what: name of the progress bar.
+
+    Raises:
+        BadData: an image that one of the systems cannot read, unless those are skipped.
+        BadModel: answers that are not finite.
+    """
+    everyone = tuple(dict.fromkeys((base, *systems)))
+    starts = range(0, len(bench.dataset), SHARD)
+    shards = [_shard(bench, base, everyone, start) for start in track(starts, what)]
+    bad = {index: why for shard in shards for index, why in shard.bad.items()}
+    if not any(len(shard.indices) for shard in shards):
+        raise BadData(f"none of the {len(bench.dataset)} images of {bench.dataset.spec} is good")
+
+    def joined(field: str) -> dict[System, np.ndarray]:
+        return {s: np.concatenate([getattr(shard, field)[s] for shard in shards]) for s in everyone}
+
+    return Findings(
+        joined("evidence"),
+        joined("flips"),
+        joined("brief"),
+        np.concatenate([shard.indices for shard in shards]),
+        bad,
+    )
+
+
+def _shard(bench: Bench, base: System, systems: Sequence[System], start: int) -> Findings:
+    path = bench.kept / f"{start:08d}-{_digest(systems)}.npz" if bench.kept else None
+    if path is not None and path.is_file():
+        return _load(path, systems)
+    indices = range(start, min(start + SHARD, len(bench.dataset)))
+    found = _judge(bench, base, systems, indices)
+    if path is not None:
+        _save(path, found, systems)
+    return found
+
+
+def _judge(
+    bench: Bench, base: System, systems: Sequence[System], indices: Sequence[int]
+) -> Findings:
+    wanted = [system.preprocess for system in systems]
+    answers: dict[System, list[Answer]] = {system: [] for system in systems}
+    good: list[int] = []
+    bad: dict[int, str] = {}
+    for held in _batches(bench, wanted, indices, bad):
+        good += [index for index, _ in held]
+        for system, said in _answers(bench, systems, [views for _, views in held]):
+            answers[system] += said
+    task = bench.task
+    labels = [bench.dataset.truth(index) for index in good]
+    truths = [
+        task.truth(own) if label is None else label
+        for own, label in zip(answers[base], labels, strict=True)
+    ]
+    return Findings(
+        {s: task.evidence(said, truths) for s, said in answers.items()},
+        {s: np.asarray(task.flips(said, answers[base])) for s, said in answers.items()},
+        {s: np.array([task.brief(each) for each in said]) for s, said in answers.items()},
+        np.array(good, np.int64),
+        bad,
+    )
+
+
+def _answers(
+    bench: Bench, systems: Sequence[System], views: Sequence[Views]
+) -> Iterator[tuple[System, list[Answer]]]:
+    """Answers of every system to one batch; systems that differ in `post` share their outputs."""
+    outputs: dict[System, Tensor] = {}
+    for system in systems:
+        key = replace(system, post="")
+        if key not in outputs:
+            stages = system.preprocess
+            seen = sight(stages)
+            images = torch.stack([stages.normalised(view[seen]) for view in views])
+            outputs[key] = _finite(bench.predictor(system), images)
+        yield system, bench.task.answers(outputs[key], system.post)
+
+
+def _finite(predictor: Predictor, images: Float[Tensor, "b c h w"]) -> Tensor:
+    outputs = predictor(images)
+    if not bool(outputs.isfinite().all()):
+        raise BadModel(
+            f"{predictor.name} answers NaN or infinite values; check the model and its precision"
+        )
+    return outputs
+
+
+def _batches(
+    bench: Bench, wanted: Sequence[Preprocess], indices: Sequence[int], bad: dict[int, str]
+) -> Iterator[list[tuple[int, Views]]]:
+    held: list[tuple[int, Views]] = []
+    for index, views in _prepared(bench, wanted, indices):
+        if isinstance(views, BadData):
+            if not bench.skip_bad:
+                raise BadData(f"{views}; mend it, or leave such images out by --skip-bad")
+            bad[index] = str(views)
+            continue
+        held.append((index, views))
+        if len(held) == bench.batch_size:
+            yield held
+            held = []
+    if held:
+        yield held
+
+
+def _prepared(
+    bench: Bench, wanted: Sequence[Preprocess], indices: Sequence[int]
+) -> Iterator[tuple[int, Views | BadData]]:
+    """Rasters of every image, prepared by threads at most a batch ahead."""
+    workers = min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:
+        ahead: deque[tuple[int, Future[Views | BadData]]] = deque()
+        try:
+            for index in indices:
+                ahead.append((index, pool.submit(_views, bench.dataset, index, wanted)))
+                if len(ahead) > bench.batch_size:
+                    first, future = ahead.popleft()
+                    yield first, future.result()
+            while ahead:
+                first, future = ahead.popleft()
+                yield first, future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _views(dataset: Dataset, index: int, wanted: Sequence[Preprocess]) -> Views | BadData:
+    try:
+        return rasters(dataset.content(index), dataset.name(index), wanted)
+    except BadData as error:
+        return error
+
+
+def _digest(systems: Sequence[System]) -> str:
+    text = json.dumps([system.to_dict() for system in systems], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _save(path: Path, found: Findings, systems: Sequence[System]) -> None:
+    arrays = {"indices": found.indices, "bad": np.array(json.dumps(found.bad))}
+    for number, system in enumerate(systems):
+        arrays[f"evidence-{number}"] = found.evidence[system]
+        arrays[f"flips-{number}"] = found.flips[system]
+        arrays[f"brief-{number}"] = found.brief[system]
+    with write_atomically(path) as temporary:
+        np.savez_compressed(temporary, allow_pickle=False, **arrays)
+
+
+def _load(path: Path, systems: Sequence[System]) -> Findings:
+    with np.load(path, allow_pickle=False) as store:
+        fields = ("evidence", "flips", "brief")
+        evidence, flips, brief = (
+            {system: store[f"{field}-{number}"] for number, system in enumerate(systems)}
+            for field in fields
+        )
+        bad = {int(index): why for index, why in json.loads(str(store["bad"])).items()}
+        return Findings(evidence, flips, brief, store["indices"], bad)

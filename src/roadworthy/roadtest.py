@@ -1,0 +1,249 @@
+"""The road test of a model: what `roadworthy noise`, its attribute and its identify do."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from torch import nn
+
+from roadworthy.core.data import Dataset, batches, check_labels, join, load_data
+from roadworthy.core.images import Preprocess
+from roadworthy.core.runs import RunRecord, output_folder, plain, write_atomically
+from roadworthy.core.tasks import Classification
+from roadworthy.deployments import Deployments
+from roadworthy.errors import BadData, BadInput, BadPreprocess
+from roadworthy.noise import study
+from roadworthy.noise.advice import advice
+from roadworthy.noise.fingerprint import fingerprint
+from roadworthy.noise.identify import EXACT, identify
+from roadworthy.noise.options import Option, options
+from roadworthy.noise.sweep import Bench, Findings
+from roadworthy.noise.systems import System
+from roadworthy.requests import AttributeRequest, IdentifyRequest, NoiseRequest, RoadChoice
+
+CALIBRATION = 256
+"""Images that integer precisions are calibrated on, without their labels."""
+SHOWN = 24
+"""Changed answers that a record keeps for the report."""
+_REST = ("model", "runtime", "post")
+
+
+def check(model: str | nn.Module, data: str, out: str | Path, **choices: Any) -> RunRecord:
+    """Road-test `model` on `data`; the record, which also lies in `out` with a report.
+
+    Args:
+        model: a module in eval mode, a model spec, ``onnx:FILE`` or a folder of `quantize`.
+        data: data spec; without labels, agreement with the training system is measured.
+        out: folder for noise.json, run.json and report.html.
+        choices: fields of `NoiseRequest` and `RoadChoice`, e.g. ``stages=("decode", "resize")``.
+    """
+    own = {k: choices.pop(k) for k in ("stages", "combine", "tolerance") if k in choices}
+    return noise_to_dir(NoiseRequest(model, RoadChoice(data, **choices), Path(out), **own))
+
+
+def noise_to_dir(request: NoiseRequest) -> RunRecord:
+    """Sweep every option of the stages, stack the worst, write noise.json, run.json, report.html.
+
+    Raises:
+        BadInput: the model, the data or an option is not usable; the message says why.
+    """
+    from roadworthy.report import write_report
+
+    start = time.perf_counter()
+    out = output_folder(request.out)
+    fleet, bench = _track(request.model, request.road, out / ".unfinished")
+    base = System(fleet.preprocess)
+    offered = _offered(fleet, base, request)
+    rows = study.classes(bench, base, offered, request.tolerance)
+    chosen = study.heads(rows, offered)
+    seed = request.road.seed
+    alone = study.measure(bench, base, [o.system for o in chosen], seed, "one change at a time")
+    rows = study.filled(rows, offered, alone)
+    rungs = study.stacked(bench, base, study.worst_of_each(rows, chosen), seed)
+    images = len(alone.findings.indices)
+    table = [row_of(row) for row in rows]
+    numbers: dict[str, Any] = {
+        "metric": bench.task.metric,
+        "value": alone.value(base),
+        "n": images,
+        "judged_by": _judge(bench),
+        "advice": advice(rows, rungs, bench.task.metric, images),
+        "rows": table,
+        "ladder": [asdict(rung) for rung in rungs],
+        "flips": _flips(bench.dataset, alone.findings, base, chosen),
+        "skipped": list(alone.findings.bad.values()),
+        "fingerprint": {**fingerprint(), "runtimes": fleet.settings},
+    }
+    if request.combine == "exhaustive":
+        numbers["combinations"] = study.exhaustive(bench, base, chosen, seed)
+    numbers["seconds"] = time.perf_counter() - start
+    record = _record("noise", plain(request), request.road.seed, bench, fleet, numbers)
+    with write_atomically(out / "noise.json") as temporary:
+        temporary.write_text(json.dumps(table, indent=1))
+    record.save(out / "run.json")
+    write_report([out], out / "report.html")
+    return record
+
+
+def attribute_run(request: AttributeRequest) -> RunRecord:
+    """Shapley shares of the stages in which two systems differ; run.json where `out` is given.
+
+    Raises:
+        BadInput: the systems are the same, or something cannot be used; the message says why.
+    """
+    start = time.perf_counter()
+    folder = output_folder(request.out) / ".unfinished" if request.out else None
+    fleet, bench = _track(request.model, request.road, folder)
+    train = system_from(request.train) if request.train else System(fleet.preprocess)
+    deploy = system_from(request.deploy)
+    found = study.attribute(bench, train, deploy, request.road.seed)
+    best = max(found.bought_back, key=lambda stage: found.bought_back[stage].value)
+    numbers = {
+        "metric": bench.task.metric,
+        "judged_by": _judge(bench),
+        "total": asdict(found.total),
+        "shares": {stage: share.value for stage, share in found.shares.items()},
+        "intervals": {stage: [s.low, s.high] for stage, s in found.shares.items()},
+        "bought_back": {stage: asdict(gain) for stage, gain in found.bought_back.items()},
+        "best_change": best,
+        "train": train.to_dict(),
+        "deploy": deploy.to_dict(),
+        "fingerprint": {**fingerprint(), "runtimes": fleet.settings},
+        "seconds": time.perf_counter() - start,
+    }
+    record = _record("noise attribute", plain(request), request.road.seed, bench, fleet, numbers)
+    if request.out is not None:
+        record.save(request.out / "run.json")
+    return record
+
+
+def identify_run(request: IdentifyRequest) -> dict[str, Any]:
+    """The pipelines that come closest to a dumped tensor; ``found`` says whether one made it.
+
+    Raises:
+        BadInput: the image or the tensor cannot be read.
+    """
+    try:
+        content = request.image.read_bytes()
+    except OSError as error:
+        raise BadData(f"--image {request.image} cannot be read: {error.strerror}") from error
+    try:
+        tensor = np.load(request.tensor, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BadInput(
+            f"--tensor {request.tensor} cannot be read: {error}; give what numpy.save wrote"
+        ) from error
+    if not isinstance(tensor, np.ndarray):
+        raise BadInput(f"--tensor {request.tensor} holds several arrays; give one .npy file")
+    matches = identify(content, str(request.image), tensor)
+    found = bool(matches) and matches[0].residual <= EXACT
+    return {"found": found, "matches": [match.to_dict() for match in matches]}
+
+
+def system_from(path: Path) -> System:
+    """A system out of a YAML or JSON file: preprocess stages, and model, runtime, post.
+
+    Raises:
+        BadPreprocess: the file cannot be read, or names what is not known.
+    """
+    try:
+        values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadPreprocess(f"system file {path} cannot be read: {reason}") from error
+    if not isinstance(values, dict):
+        raise BadPreprocess(f"system file {path} holds no stages, e.g. resize: opencv-linear")
+    rest = {name: str(values.pop(name)) for name in _REST if name in values}
+    try:
+        return System(Preprocess.from_dict(values), **rest)
+    except BadPreprocess as error:
+        raise BadPreprocess(f"system file {path}: {error}") from error
+
+
+def row_of(row: study.Row) -> dict[str, Any]:
+    """A row as noise.json holds it; differences in points, positive where accuracy is lost."""
+    loss = row.loss
+    return {
+        "stage": row.stage,
+        "option": row.option,
+        "class": row.member_of,
+        "delta": loss.value if loss else None,
+        "ci_low": loss.low if loss else None,
+        "ci_high": loss.high if loss else None,
+        "p": row.p,
+        "flip_rate": row.flip_rate,
+        "measurable": loss.measurable if loss else None,
+        "distance": None if row.distance in (None, float("inf")) else row.distance,
+        "missing": row.missing,
+    }
+
+
+def _track(model: Any, road: RoadChoice, folder: Path | None) -> tuple[Deployments, Bench]:
+    """The model in all its forms, and the images it is tested on."""
+    dataset = load_data(road.data)
+    if road.limit is not None:
+        dataset = dataset.subset(min(road.limit, len(dataset)), road.seed)
+    fleet = Deployments(model, road.preprocess, road.device)
+    few = dataset.subset(min(CALIBRATION, len(dataset)), road.seed)
+    images, _ = join(batches(few, fleet.preprocess, 64, road.skip_bad, "reading a first few"))
+    fleet.show(images)
+    classes = fleet(System(fleet.preprocess))(images[:1]).shape[1]
+    if any(dataset.label(i) is not None for i in range(len(dataset))):
+        dataset = dataset.labelled()
+        check_labels(dataset, classes)
+    kept = folder / f"{fleet.sha256[:12]}-{dataset.sha256[:12]}" if folder else None
+    return fleet, Bench(dataset, Classification(), fleet, kept, road.batch_size, road.skip_bad)
+
+
+def _offered(fleet: Deployments, base: System, request: NoiseRequest) -> list[Option]:
+    models = fleet.models if "model" in request.stages else ()
+    runtimes = fleet.runtimes() if "runtime" in request.stages else ()
+    return options(base, request.stages, models, runtimes, ("half-softmax",))
+
+
+def _judge(bench: Bench) -> str:
+    labelled = bench.dataset.label(0) is not None
+    return "labels" if labelled else "agreement with the training system"
+
+
+def _flips(
+    dataset: Dataset, found: Findings, base: System, chosen: list[Option]
+) -> list[dict[str, Any]]:
+    """Images that change their answer most often, with the first option that changes them."""
+    changed = np.stack([found.flips[option.system] for option in chosen]) if chosen else None
+    if changed is None:
+        return []
+    often = changed.sum(0)
+    shown = [int(i) for i in np.argsort(-often, kind="stable")[:SHOWN] if often[i] > 0]
+    first = {i: chosen[int(changed[:, i].argmax())] for i in shown}
+    return [
+        {
+            "image": dataset.name(int(found.indices[i])),
+            "index": int(found.indices[i]),
+            "label": dataset.label(int(found.indices[i])),
+            "before": found.brief[base][i].item(),
+            "after": found.brief[first[i].system][i].item(),
+            "stage": first[i].stage,
+            "option": first[i].name,
+            "options": int(often[i]),
+        }
+        for i in shown
+    ]
+
+
+def _record(
+    command: str,
+    config: dict[str, Any],
+    seed: int,
+    bench: Bench,
+    fleet: Deployments,
+    numbers: dict[str, Any],
+) -> RunRecord:
+    data = bench.dataset
+    config = {**config, "preprocess": fleet.preprocess.to_dict(), "weights": fleet.sha256}
+    identity = {"spec": data.spec, "sha256": data.sha256, "n": len(data)}
+    return RunRecord(command, config, seed, {"road": identity}, numbers)
