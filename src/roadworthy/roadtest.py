@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def noise_to_dir(request: NoiseRequest) -> RunRecord:
     out = output_folder(request.out)
     fleet, bench = _track(request.model, request.road, out / ".unfinished")
     base = System(fleet.preprocess)
-    offered = _offered(fleet, base, request)
+    offered = _offered(fleet, base, request, bench.task.posts)
     rows = study.classes(bench, base, offered, request.tolerance)
     chosen = study.heads(rows, offered)
     seed = request.road.seed
@@ -199,10 +200,12 @@ def _track(model: Any, road: RoadChoice, folder: Path | None) -> tuple[Deploymen
     return fleet, Bench(dataset, Classification(), fleet, kept, road.batch_size, road.skip_bad)
 
 
-def _offered(fleet: Deployments, base: System, request: NoiseRequest) -> list[Option]:
+def _offered(
+    fleet: Deployments, base: System, request: NoiseRequest, posts: Sequence[str]
+) -> list[Option]:
     models = fleet.models if "model" in request.stages else ()
     runtimes = fleet.runtimes() if "runtime" in request.stages else ()
-    return options(base, request.stages, models, runtimes, ("half-softmax",))
+    return options(base, request.stages, models, runtimes, posts)
 
 
 def _judge(bench: Bench) -> str:

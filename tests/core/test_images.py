@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from torchvision.models import MobileNet_V2_Weights
 from torchvision.transforms import v2
 
-from roadworthy.core.images import IMAGENET, Preprocess, preprocess_from
+from roadworthy.core.images import IMAGENET, Geometry, Preprocess, placement, preprocess_from
 from roadworthy.core.resizers import find_resizer
 from roadworthy.errors import BadPreprocess
 
@@ -179,3 +180,23 @@ def test_a_fault_in_a_file_names_the_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(BadPreprocess, match=r"preprocess file .*a\.yaml"):
         Preprocess.from_yaml(tmp_path / "a.yaml")
+
+
+@given(SIDES, SIDES, st.sampled_from(get_args(Geometry)), st.booleans())
+def test_a_placement_says_where_a_corner_went(size, target, geometry, cropped) -> None:
+    crop = tuple(max(1, side - 3) for side in target) if cropped else None
+    stages = Preprocess(
+        resize="pillow-nearest", geometry=geometry, size=target, crop=crop, fill=(0, 0, 0)
+    )
+    place = placement(stages, size)
+    white = stages.fitted(np.full((*size, 3), 255, np.uint8))
+    inside = [
+        (max(0, o), min(length, round(o + side * scale)))
+        for o, side, scale, length in zip(
+            place.offset, size, place.scale, white.shape[:2], strict=True
+        )
+    ]
+    (top, bottom), (left, right) = inside
+    wanted = np.zeros_like(white)
+    wanted[top:bottom, left:right] = 255
+    assert np.array_equal(white, wanted)

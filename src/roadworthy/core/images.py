@@ -215,6 +215,46 @@ def preprocess_from(choice: str | None, own: Preprocess | None) -> Preprocess:
     return own
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where an image lies in the model's input: input = image * scale + offset, y before x.
+
+    Args:
+        scale: of the resizer, per axis.
+        offset: of the letterbox or, negative, of the crop, in input pixels.
+        size: height and width of the image.
+    """
+
+    scale: tuple[float, float]
+    offset: tuple[int, int]
+    size: Size
+
+
+def placement(stages: Preprocess, size: Size) -> Placement:
+    """Where `stages` put an image of `size` (height, width).
+
+    >>> half = Preprocess(resize="pillow-box", geometry="letterbox", size=(8, 8))
+    >>> placement(half, (8, 16))
+    Placement(scale=(0.5, 0.5), offset=(2, 0), size=(8, 16))
+    """
+    inner, top, left = size, 0, 0
+    if stages.geometry and stages.size:
+        inner = _resized_to(stages.geometry, size, stages.size)
+        if stages.geometry == "letterbox":
+            top, left = ((o - i) // 2 for o, i in zip(stages.size, inner, strict=True))
+            outer = stages.size
+        else:
+            outer = inner
+    else:
+        outer = size
+    if stages.crop:
+        down = stages.geometry == "short-side-floor"
+        spare = [o - c for o, c in zip(outer, stages.crop, strict=True)]
+        cut = [s // 2 if down else round(s / 2) for s in spare]
+        top, left = top - cut[0], left - cut[1]
+    return Placement((inner[0] / size[0], inner[1] / size[1]), (top, left), size)
+
+
 def centre_crop(raster: Raster, crop: Size, down: bool = False) -> Raster:
     """The middle `crop` (height, width), black where it overhangs.
 
@@ -237,36 +277,38 @@ def centre_crop(raster: Raster, crop: Size, down: bool = False) -> Raster:
 def _fit(
     pixels: Pixels, resize: str, geometry: Geometry, size: Size, fill: tuple[int, int, int]
 ) -> Raster:
-    resizer = find_resizer(resize)
+    inner = find_resizer(resize)(pixels, _resized_to(geometry, pixels.shape[:2], size))
+    if geometry != "letterbox":
+        return inner
+    canvas = cast(Raster, np.empty((*size, 3), inner.dtype))
+    canvas[:] = fill
+    top, left = (size[0] - inner.shape[0]) // 2, (size[1] - inner.shape[1]) // 2
+    canvas[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
+    return canvas
+
+
+def _resized_to(geometry: Geometry, own: Size, size: Size) -> Size:
+    """Height and width that an image of `own` is resized to."""
     match geometry:
         case "squash":
-            return resizer(pixels, size)
+            return size
         case "short-side" | "short-side-floor":
-            return resizer(pixels, _covering(pixels, size, math.floor))
+            return _covering(own, size, math.floor)
         case "short-side-round":
-            return resizer(pixels, _covering(pixels, size, round))
+            return _covering(own, size, round)
         case "letterbox":
-            inner = resizer(pixels, _inside(pixels, size))
-            canvas = cast(Raster, np.empty((*size, 3), inner.dtype))
-            canvas[:] = fill
-            top, left = (size[0] - inner.shape[0]) // 2, (size[1] - inner.shape[1]) // 2
-            canvas[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
-            return canvas
+            scale = min(size[0] / own[0], size[1] / own[1])
+            return max(1, round(own[0] * scale)), max(1, round(own[1] * scale))
         case _:
             assert_never(geometry)
 
 
-def _covering(pixels: Pixels, size: Size, whole: Callable[[float], int]) -> Size:
+def _covering(own: Size, size: Size, whole: Callable[[float], int]) -> Size:
     # The short side is met exactly and the long one made whole; torchvision's Resize truncates it.
-    (height, width), (own_height, own_width) = size, pixels.shape[:2]
+    (height, width), (own_height, own_width) = size, own
     if own_height * width <= own_width * height:
         return height, max(width, whole(height * own_width / own_height))
     return max(height, whole(width * own_height / own_width)), width
-
-
-def _inside(pixels: Pixels, size: Size) -> Size:
-    scale = min(size[0] / pixels.shape[0], size[1] / pixels.shape[1])
-    return max(1, round(pixels.shape[0] * scale)), max(1, round(pixels.shape[1] * scale))
 
 
 # numpy, since images are prepared on many threads and each would start torch's own pool.

@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from roadworthy.core.images import Placement
+
 Answer = NDArray[Any]
 Evidence = NDArray[np.float64]
 
@@ -22,12 +24,14 @@ class Task(Protocol):
     """One kind of answer and its metric."""
 
     metric: str
+    posts: tuple[str, ...]
+    """Other ways to turn outputs into answers."""
     points: float
     """What one unit of the metric is in points: 100 where it is a fraction. Negative where a lower
     metric is better, so that losing is always losing."""
 
-    def answers(self, outputs: Tensor, post: str) -> list[Answer]:
-        """What a batch of outputs says, image by image."""
+    def answers(self, outputs: Any, places: Sequence[Placement], post: str) -> list[Answer]:
+        """What a batch of outputs says, image by image, in coordinates of the image file."""
         ...
 
     def evidence(self, answers: Sequence[Answer], truths: Sequence[Answer]) -> Evidence:
@@ -56,7 +60,7 @@ class Classification:
 
     >>> import torch
     >>> task = Classification()
-    >>> said = task.answers(torch.tensor([[0.0, 3.0], [9.0, 0.0]]), "as-trained")
+    >>> said = task.answers(torch.tensor([[0.0, 3.0], [9.0, 0.0]]), [], "as-trained")
     >>> evidence = task.evidence(said, [np.array([1]), np.array([1])])
     >>> task.values(evidence, np.array([[1, 1], [2, 0]])).tolist()
     [0.5, 1.0]
@@ -65,7 +69,11 @@ class Classification:
     metric = "top1"
     points = 100.0
 
-    def answers(self, outputs: Float[Tensor, "b k"], post: str) -> list[Answer]:
+    posts: tuple[str, ...] = ("half-softmax",)
+
+    def answers(
+        self, outputs: Float[Tensor, "b k"], places: Sequence[Placement], post: str
+    ) -> list[Answer]:
         """Class and probability of each image; ``half-softmax`` rounds as float16 does."""
         logits = outputs.half() if post == "half-softmax" else outputs
         top = logits.softmax(1).float().max(1)

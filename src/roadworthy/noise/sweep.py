@@ -8,10 +8,11 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from roadworthy.core.data import Dataset
-from roadworthy.core.images import Preprocess
+from roadworthy.core.images import Preprocess, Size, placement
 from roadworthy.core.predict import Predictor
 from roadworthy.core.progress import track
 from roadworthy.core.resizers import Raster
@@ -31,7 +32,14 @@ from roadworthy.noise.tree import Sight, rasters, sight
 
 SHARD = 512
 """Images that are finished and kept together."""
-Views = dict[Sight, Raster]
+
+
+@dataclass(frozen=True)
+class View:
+    """One image as all systems see it, and its own size."""
+
+    rasters: dict[Sight, Raster]
+    size: Size
 
 
 @dataclass(frozen=True)
@@ -144,23 +152,24 @@ def _judge(
 
 
 def _answers(
-    bench: Bench, systems: Sequence[System], views: Sequence[Views]
+    bench: Bench, systems: Sequence[System], views: Sequence[View]
 ) -> Iterator[tuple[System, list[Answer]]]:
     """Answers of every system to one batch; systems that differ in `post` share their outputs."""
-    outputs: dict[System, Tensor] = {}
+    outputs: dict[System, Any] = {}
     for system in systems:
         key = replace(system, post="")
         if key not in outputs:
             stages = system.preprocess
             seen = sight(stages)
-            images = torch.stack([stages.normalised(view[seen]) for view in views])
+            images = torch.stack([stages.normalised(view.rasters[seen]) for view in views])
             outputs[key] = _finite(bench.predictor(system), images)
-        yield system, bench.task.answers(outputs[key], system.post)
+        places = [placement(system.preprocess, view.size) for view in views]
+        yield system, bench.task.answers(outputs[key], places, system.post)
 
 
-def _finite(predictor: Predictor, images: Float[Tensor, "b c h w"]) -> Tensor:
-    outputs = predictor(images)
-    if not bool(outputs.isfinite().all()):
+def _finite(predictor: Predictor, images: Float[Tensor, "b c h w"]) -> Any:
+    outputs: Any = predictor(images)
+    if isinstance(outputs, Tensor) and not bool(outputs.isfinite().all()):
         raise BadModel(
             f"{predictor.name} answers NaN or infinite values; check the model and its precision"
         )
@@ -169,8 +178,8 @@ def _finite(predictor: Predictor, images: Float[Tensor, "b c h w"]) -> Tensor:
 
 def _batches(
     bench: Bench, wanted: Sequence[Preprocess], indices: Sequence[int], bad: dict[int, str]
-) -> Iterator[list[tuple[int, Views]]]:
-    held: list[tuple[int, Views]] = []
+) -> Iterator[list[tuple[int, View]]]:
+    held: list[tuple[int, View]] = []
     for index, views in _prepared(bench, wanted, indices):
         if isinstance(views, BadData):
             if not bench.skip_bad:
@@ -187,11 +196,11 @@ def _batches(
 
 def _prepared(
     bench: Bench, wanted: Sequence[Preprocess], indices: Sequence[int]
-) -> Iterator[tuple[int, Views | BadData]]:
+) -> Iterator[tuple[int, View | BadData]]:
     """Rasters of every image, prepared by threads at most a batch ahead."""
     workers = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
-        ahead: deque[tuple[int, Future[Views | BadData]]] = deque()
+        ahead: deque[tuple[int, Future[View | BadData]]] = deque()
         try:
             for index in indices:
                 ahead.append((index, pool.submit(_views, bench.dataset, index, wanted)))
@@ -205,9 +214,12 @@ def _prepared(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _views(dataset: Dataset, index: int, wanted: Sequence[Preprocess]) -> Views | BadData:
+def _views(dataset: Dataset, index: int, wanted: Sequence[Preprocess]) -> View | BadData:
+    known: dict[Hashable, Any] = {}
     try:
-        return rasters(dataset.content(index), dataset.name(index), wanted)
+        found = rasters(dataset.content(index), dataset.name(index), wanted, known)
+        height, width = known[wanted[0].decode].shape[:2]
+        return View(found, (height, width))
     except BadData as error:
         return error
 
