@@ -33,20 +33,25 @@ def variants(weight_bits: int, act_bits: int, steps: int) -> dict[str, Method]:
     """Methods by name: qdrop-plus put together, then what it goes without."""
     plus = with_iterations(QDropPlus(weight_bits, act_bits), steps)
     block, network = plus.passes
+    halves = replace(block, keep_quantized_input=0.5, keep_quantized_inside=0.5)
     qdrop = Pass(iterations=steps)
     rate = replace(qdrop, rounding=block.rounding)
     act = replace(rate, act_scale=block.act_scale)
     step = replace(act, weight_scale_lr=block.weight_scale_lr)
     logits = replace(network, rounding=None)
+    before = replace(plus, act_exponent=2.4)
+    plain = replace(before, augment=0)
     return {
-        "qdrop": replace(plus, augment=0, passes=(qdrop,)),
-        "+ rounding rate": replace(plus, augment=0, passes=(rate,)),
-        "+ activation rate": replace(plus, augment=0, passes=(act,)),
-        "+ weight step": replace(plus, augment=0, passes=(step,)),
-        "+ bias": replace(plus, augment=0, passes=(block,)),
-        "+ logit KL": replace(plus, augment=0, passes=(block, logits)),
-        "+ mirrored images": replace(plus, passes=(block, logits)),
-        "+ straight-through = qdrop-plus": plus,
+        "qdrop": replace(plain, passes=(qdrop,)),
+        "+ rounding rate": replace(plain, passes=(rate,)),
+        "+ activation rate": replace(plain, passes=(act,)),
+        "+ weight step": replace(plain, passes=(step,)),
+        "+ bias": replace(plain, passes=(halves,)),
+        "+ logit KL": replace(plain, passes=(halves, logits)),
+        "+ mirrored images": replace(before, passes=(halves, logits)),
+        "+ straight-through": replace(before, passes=(halves, network)),
+        "+ exponent 2.0 of activation ranges": replace(plus, passes=(halves, network)),
+        "+ 3 of 4 values quantized = qdrop-plus": plus,
         "qdrop-plus, pairs of blocks": replace(
             plus, passes=(replace(block, scope="pair"), network)
         ),
@@ -55,13 +60,6 @@ def variants(weight_bits: int, act_bits: int, steps: int) -> dict[str, Method]:
             plus, passes=(replace(block, anneal_bits=2.0), network)
         ),
         "qdrop-plus, best of 3 tries": replace(plus, tries=3),
-        "qdrop-plus, 3 of 4 values quantized": replace(
-            plus,
-            passes=(
-                replace(block, keep_quantized_input=0.75, keep_quantized_inside=0.75),
-                network,
-            ),
-        ),
     }
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from roadworthy.core.data import Dataset
 from roadworthy.core.images import Preprocess, Size, placement
+from roadworthy.core.memory import keep_freed_memory
 from roadworthy.core.predict import Predictor
 from roadworthy.core.progress import track
 from roadworthy.core.resizers import Raster
@@ -95,6 +96,7 @@ def sweep(bench: Bench, base: System, systems: Sequence[System], what: str) -> F
         BadData: an image that one of the systems cannot read, unless those are skipped.
         BadModel: answers that are not finite.
     """
+    keep_freed_memory()
     everyone = tuple(dict.fromkeys((base, *systems)))
     starts = range(0, len(bench.dataset), SHARD)
     shards = [_shard(bench, base, everyone, start) for start in track(starts, what)]
