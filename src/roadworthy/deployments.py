@@ -14,11 +14,11 @@ from roadworthy.compress.methods import Mse
 from roadworthy.core.capture import capture
 from roadworthy.core.images import Preprocess, preprocess_from
 from roadworthy.core.models import check_onnx, load_model
-from roadworthy.core.predict import Predictor, TorchPredictor
+from roadworthy.core.predict import Predictor, TorchPredictor, resolve_device
 from roadworthy.core.specs import OnnxSpec, parse_model_spec
 from roadworthy.deploy.export import export_onnx
 from roadworthy.deploy.runtimes import Level, OpenVinoPredictor, OrtPredictor
-from roadworthy.errors import RoadworthyError
+from roadworthy.errors import BadModel, RoadworthyError
 from roadworthy.evaluate import recorded_preprocess
 from roadworthy.journey import digest, quantize
 from roadworthy.noise.changes import changed, changes
@@ -35,6 +35,12 @@ FILE_RUNTIMES = (
 """Who runs an ONNX file; the words behind onnxruntime say how far it may rewrite the graph."""
 TORCH_RUNTIMES = ("torch-bf16", "torch-fp16", *FILE_RUNTIMES, "int8", "w4a8")
 """For a torch model also its precisions; the integer ones are ours, run by onnxruntime."""
+_PRECISIONS = {
+    "torch-bf16": "bfloat16",
+    "torch-fp16": "float16",
+    "int8": "8-bit weights and activations",
+    "w4a8": "4-bit weights, 8-bit activations",
+}
 
 
 class Deployments:
@@ -44,12 +50,15 @@ class Deployments:
         model: model spec, ``onnx:FILE`` or a folder that `quantize` wrote.
         preprocess: as on the command line; None is the model's own.
         device: of the training system; the other runtimes are the CPU's.
+        raw: outputs may be anything that a task understands, not only logits ``[b k]``.
     """
 
-    def __init__(self, model: str | nn.Module, preprocess: str | None, device: str) -> None:
+    def __init__(
+        self, model: str | nn.Module, preprocess: str | None, device: str, raw: bool = False
+    ) -> None:
         self.settings: dict[str, Any] = {}
         self._scratch = tempfile.TemporaryDirectory()
-        self._device = device
+        self._device, self._raw = device, raw
         self._made: dict[tuple[str, str], Predictor] = {}
         self._files: dict[tuple[str, str], Path] = {}
         self._graph: fx.GraphModule | None = None
@@ -73,7 +82,15 @@ class Deployments:
     @property
     def models(self) -> tuple[str, ...]:
         """The changes that the network admits; none of an ONNX file."""
-        return () if self._module is None else changes(self._captured())
+        if self._module is None:
+            return ()
+        try:
+            return changes(self._captured())
+        except BadModel as error:
+            if not self._raw:
+                raise
+            self.settings["model changes"] = {"missing": str(error)}
+            return ()
 
     def runtimes(self) -> list[tuple[str, str | None]]:
         """The other runtimes and precisions, each with what keeps it from running here."""
@@ -85,9 +102,9 @@ class Deployments:
         key = system.model, system.runtime
         if key not in self._made:
             self._made[key] = self._make(*key)
-            self.settings[" ".join(dict.fromkeys(key))] = getattr(
-                self._made[key], "settings", {"runtime": f"torch {torch.__version__}"}
-            )
+            own = getattr(self._made[key], "settings", {"runtime": f"torch {torch.__version__}"})
+            taken = {"precision": _PRECISIONS.get(system.runtime, "float32")}
+            self.settings[" ".join(dict.fromkeys(key))] = taken | own
         return self._made[key]
 
     def _obstacle(self, runtime: str) -> str | None:
@@ -101,10 +118,10 @@ class Deployments:
         name = " ".join(part for part in (model, runtime) if part != AS_TRAINED) or AS_TRAINED
         match runtime.split("-"):
             case ["as", "trained"] if self._module is not None:
-                return TorchPredictor(self._variant(model), name, self._device)
+                return self._torch(self._variant(model), name, self._device)
             case ["torch", precision]:
                 kind = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-                return TorchPredictor(_Cast(self._variant(model), kind), name)
+                return self._torch(_Cast(self._variant(model), kind), name, "cpu")
             case ["as", "trained"]:
                 return OrtPredictor(self._file(model, AS_TRAINED), name=name)
             case ["onnxruntime", level]:
@@ -115,6 +132,10 @@ class Deployments:
                 return OpenVinoPredictor(self._file(model, AS_TRAINED), name=name, precision=hint)
             case _:
                 return OrtPredictor(self._file(model, runtime), name=name)
+
+    def _torch(self, module: nn.Module, name: str, device: str) -> Predictor:
+        kind = RawPredictor if self._raw else TorchPredictor
+        return kind(module, name, device)
 
     def _variant(self, model: str) -> nn.Module:
         assert self._module is not None
@@ -145,6 +166,40 @@ class Deployments:
         return self._images
 
 
+class RawPredictor:
+    """A torch module whose outputs are one tensor, or a dict of tensors for each image.
+
+    >>> RawPredictor(nn.Conv2d(3, 85, 1))(torch.zeros(2, 3, 4, 4)).shape
+    torch.Size([2, 85, 4, 4])
+    """
+
+    def __init__(self, module: nn.Module, name: str = "torch", device: str = "cpu") -> None:
+        self.name, self._device = name, resolve_device(device)
+        self._module = module.to(self._device)
+
+    def __call__(self, images: Float[Tensor, "b c h w"]) -> Any:
+        """Outputs of a batch in float32 on the CPU; BadModel where they are anything else."""
+        try:
+            with torch.inference_mode():
+                outputs = self._module(images.to(self._device))
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise BadModel(
+                f"{self.name} fails on float32 images of shape {list(images.shape)}: {reason}; "
+                "set size and crop of the preprocessing to the model's input"
+            ) from error
+        match outputs:
+            case Tensor():
+                return outputs.float().cpu().clone()
+            case [dict(), *_]:
+                return [{k: v.float().cpu().clone() for k, v in each.items()} for each in outputs]
+            case _:
+                raise BadModel(
+                    f"{self.name} answers a {type(outputs).__name__}; one tensor, or a list with a "
+                    "dict of tensors for each image, is allowed: wrap it in a module that does so"
+                )
+
+
 class _Cast(nn.Module):
     """A copy of a module that computes in another precision."""
 
@@ -153,7 +208,7 @@ class _Cast(nn.Module):
         self.module, self.kind = copy.deepcopy(module).to(kind), kind
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.module(x.to(self.kind)).float()
+        return self.module(x.to(self.kind))
 
 
 def _onnx_file(model: str | nn.Module) -> Path | None:

@@ -16,7 +16,7 @@ from roadworthy.core.predict import Predictor, TorchPredictor
 from roadworthy.core.runs import RunRecord, output_folder
 from roadworthy.core.specs import OnnxSpec, parse_model_spec
 from roadworthy.errors import BadInput, BadModel
-from roadworthy.requests import EvaluateRequest
+from roadworthy.requests import EvaluateRequest, RoadChoice
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,17 @@ class Evaluation:
 
 
 def evaluate(request: EvaluateRequest) -> Evaluation:
-    """Top-1 accuracy of the requested model.
+    """Top-1 accuracy of the requested model, or the metric of the task that the data set.
 
     Raises:
         BadInput: the model, the data or the preprocessing is not usable; the message says why.
     """
     if request.out is not None:
         _check_out(request.out)
-    predictor, preprocess = open_predictor(request.model, request.preprocess, request.device)
     dataset = load_data(request.data).labelled()
+    if dataset.task != "classification":
+        return _of_task(request)
+    predictor, preprocess = open_predictor(request.model, request.preprocess, request.device)
     if request.limit is not None:
         dataset = dataset.subset(min(request.limit, len(dataset)), request.seed)
     start = time.perf_counter()
@@ -67,6 +69,38 @@ def evaluate(request: EvaluateRequest) -> Evaluation:
     )
     if request.out is not None:
         record(request, result, dataset, preprocess).save(request.out / "run.json")
+    return result
+
+
+def _of_task(request: EvaluateRequest) -> Evaluation:
+    """The metric of a task other than classification, its interval by resampling images."""
+    # The road test opens its models by this module, so it cannot be imported before it.
+    from roadworthy.noise.statistics import draws, estimate
+    from roadworthy.noise.sweep import sweep
+    from roadworthy.noise.systems import System
+    from roadworthy.roadtest import open_road
+
+    road = RoadChoice(
+        data=request.data,
+        preprocess=request.preprocess,
+        limit=request.limit,
+        batch_size=request.batch_size,
+        skip_bad=request.skip_bad,
+        seed=request.seed,
+        device=request.device,
+    )
+    fleet, bench = open_road(request.model, road, None)
+    base, start = System(fleet.preprocess), time.perf_counter()
+    found = sweep(bench, base, [], "evaluating")
+    seconds = time.perf_counter() - start
+    n = len(found.indices)
+    score = estimate(bench.task.values(found.evidence[base], draws(n, request.seed)))
+    numbers = (score.value, n, score.low, score.high, len(found.bad), seconds)
+    identity = (request.model, request.data, bench.dataset.sha256)
+    result = Evaluation(bench.task.metric, *numbers, *identity)
+    if request.out is not None:
+        kept = record(request, result, bench.dataset, fleet.preprocess)
+        kept.save(request.out / "run.json")
     return result
 
 

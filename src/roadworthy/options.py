@@ -33,7 +33,10 @@ from roadworthy.requests import (
 MODEL = (
     "timm:NAME, torchvision:NAME, hf:ID_OR_DIR or py:FILE.py:FUNCTION; each may end in @FILE.pth"
 )
-DATA = "imagefolder:DIR, imagefolder:DIR@labels.tsv, npz:FILE?x=IMAGES&y=LABELS, builtin:photos"
+DATA = (
+    "imagefolder:DIR, imagefolder:DIR@labels.tsv, npz:FILE?x=IMAGES&y=LABELS, builtin:photos; "
+    "boxes: yolo:DIR, coco:IMAGES@FILE.json"
+)
 PREPROCESS = "imagenet, or a YAML or JSON file (default: the model's own metadata)"
 
 EXAMPLES = {
@@ -220,7 +223,9 @@ def _side(text: str) -> int:
 
 
 def _report(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="what quantize wrote")
+    parser.add_argument(
+        "dirs", nargs="+", type=Path, metavar="DIR", help="what quantize, noise ... wrote"
+    )
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="(report.html)")
 
 

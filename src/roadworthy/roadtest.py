@@ -1,20 +1,23 @@
 """The road test of a model: what `roadworthy noise`, its attribute and its identify do."""
 
 import json
+import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import yaml
 from torch import nn
 
+from roadworthy.core.boxes import class_count, head_of
 from roadworthy.core.data import Dataset, batches, check_labels, join, load_data
+from roadworthy.core.detection import detection_of
 from roadworthy.core.images import Preprocess
 from roadworthy.core.runs import RunRecord, output_folder, plain, write_atomically
-from roadworthy.core.tasks import Classification
+from roadworthy.core.tasks import Classification, Task
 from roadworthy.deployments import Deployments
 from roadworthy.errors import BadData, BadInput, BadPreprocess
 from roadworthy.noise import study
@@ -22,6 +25,7 @@ from roadworthy.noise.advice import advice
 from roadworthy.noise.fingerprint import fingerprint
 from roadworthy.noise.identify import EXACT, identify
 from roadworthy.noise.options import Option, options
+from roadworthy.noise.pictures import pictures
 from roadworthy.noise.sweep import Bench, Findings
 from roadworthy.noise.systems import System
 from roadworthy.requests import AttributeRequest, IdentifyRequest, NoiseRequest, RoadChoice
@@ -56,7 +60,7 @@ def noise_to_dir(request: NoiseRequest) -> RunRecord:
 
     start = time.perf_counter()
     out = output_folder(request.out)
-    fleet, bench = _track(request.model, request.road, out / ".unfinished")
+    fleet, bench = open_road(request.model, request.road, out / ".unfinished")
     base = System(fleet.preprocess)
     offered = _offered(fleet, base, request, bench.task.posts)
     rows = study.classes(bench, base, offered, request.tolerance)
@@ -85,8 +89,12 @@ def noise_to_dir(request: NoiseRequest) -> RunRecord:
     record = _record("noise", plain(request), request.road.seed, bench, fleet, numbers)
     with write_atomically(out / "noise.json") as temporary:
         temporary.write_text(json.dumps(table, indent=1))
+    with write_atomically(out / "pictures.json") as temporary:
+        shown = pictures(bench.dataset, base, chosen, numbers["flips"])
+        temporary.write_text(json.dumps(shown))
     record.save(out / "run.json")
     write_report([out], out / "report.html")
+    shutil.rmtree(out / ".unfinished", ignore_errors=True)
     return record
 
 
@@ -98,7 +106,7 @@ def attribute_run(request: AttributeRequest) -> RunRecord:
     """
     start = time.perf_counter()
     folder = output_folder(request.out) / ".unfinished" if request.out else None
-    fleet, bench = _track(request.model, request.road, folder)
+    fleet, bench = open_road(request.model, request.road, folder)
     train = system_from(request.train) if request.train else System(fleet.preprocess)
     deploy = system_from(request.deploy)
     found = study.attribute(bench, train, deploy, request.road.seed)
@@ -106,6 +114,7 @@ def attribute_run(request: AttributeRequest) -> RunRecord:
     numbers = {
         "metric": bench.task.metric,
         "judged_by": _judge(bench),
+        "n": len(bench.dataset),
         "total": asdict(found.total),
         "shares": {stage: share.value for stage, share in found.shares.items()},
         "intervals": {stage: [s.low, s.high] for stage, s in found.shares.items()},
@@ -133,13 +142,14 @@ def identify_run(request: IdentifyRequest) -> dict[str, Any]:
     except OSError as error:
         raise BadData(f"--image {request.image} cannot be read: {error.strerror}") from error
     try:
-        tensor = np.load(request.tensor, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with request.tensor.open("rb") as file:
+            tensor = np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError) as error:
+        reason = " ".join(str(error).split())
         raise BadInput(
-            f"--tensor {request.tensor} cannot be read: {error}; give what numpy.save wrote"
+            f"--tensor {request.tensor} cannot be read: {reason}; give the .npy file of one array, "
+            "as numpy.save writes it"
         ) from error
-    if not isinstance(tensor, np.ndarray):
-        raise BadInput(f"--tensor {request.tensor} holds several arrays; give one .npy file")
     matches = identify(content, str(request.image), tensor)
     found = bool(matches) and matches[0].residual <= EXACT
     return {"found": found, "matches": [match.to_dict() for match in matches]}
@@ -183,21 +193,40 @@ def row_of(row: study.Row) -> dict[str, Any]:
     }
 
 
-def _track(model: Any, road: RoadChoice, folder: Path | None) -> tuple[Deployments, Bench]:
-    """The model in all its forms, and the images it is tested on."""
+def open_road(model: Any, road: RoadChoice, folder: Path | None) -> tuple[Deployments, Bench]:
+    """The model in all its forms, and the images it is tested on; `folder` keeps finished parts."""
     dataset = load_data(road.data)
     if road.limit is not None:
         dataset = dataset.subset(min(road.limit, len(dataset)), road.seed)
-    fleet = Deployments(model, road.preprocess, road.device)
+    raw = dataset.task != "classification"
+    fleet = Deployments(model, road.preprocess, road.device, raw)
     few = dataset.subset(min(CALIBRATION, len(dataset)), road.seed)
     images, _ = join(batches(few, fleet.preprocess, 64, road.skip_bad, "reading a first few"))
     fleet.show(images)
-    classes = fleet(System(fleet.preprocess))(images[:1]).shape[1]
-    if any(dataset.label(i) is not None for i in range(len(dataset))):
+    outputs = fleet(System(fleet.preprocess))(images[:1])
+    if any(map(dataset.known, range(len(dataset)))):
         dataset = dataset.labelled()
-        check_labels(dataset, classes)
+    task = task_of(dataset, outputs)
     kept = folder / f"{fleet.sha256[:12]}-{dataset.sha256[:12]}" if folder else None
-    return fleet, Bench(dataset, Classification(), fleet, kept, road.batch_size, road.skip_bad)
+    return fleet, Bench(dataset, task, fleet, kept, road.batch_size, road.skip_bad)
+
+
+def task_of(dataset: Dataset, outputs: Any) -> Task:
+    """The task that `dataset` sets to a model with such `outputs`.
+
+    Raises:
+        BadInput: labels that cannot be the model's, or outputs that are no answer to the task.
+    """
+    match dataset.task:
+        case "classification":
+            if dataset.known(0):
+                check_labels(dataset, outputs.shape[1])
+            return Classification()
+        case "detection":
+            head = head_of(outputs)
+            return detection_of(dataset, head, class_count(head, outputs))
+        case _:
+            assert_never(dataset.task)
 
 
 def _offered(
@@ -205,12 +234,20 @@ def _offered(
 ) -> list[Option]:
     models = fleet.models if "model" in request.stages else ()
     runtimes = fleet.runtimes() if "runtime" in request.stages else ()
-    return options(base, request.stages, models, runtimes, posts)
+    found = options(base, request.stages, models, runtimes, posts)
+    return [_batchable(option, base) for option in found]
+
+
+def _batchable(option: Option, base: System) -> Option:
+    """An option whose tensors differ in size where the model's do not cannot be measured."""
+    fixed, now = base.preprocess.output_size, option.system.preprocess.output_size
+    if option.missing or fixed is None or now is not None:
+        return option
+    return replace(option, missing="makes inputs of different sizes; give the preprocessing a crop")
 
 
 def _judge(bench: Bench) -> str:
-    labelled = bench.dataset.label(0) is not None
-    return "labels" if labelled else "agreement with the training system"
+    return "labels" if bench.dataset.known(0) else "agreement with the training system"
 
 
 def _flips(

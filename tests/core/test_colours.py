@@ -12,10 +12,11 @@ from roadworthy.errors import BadPreprocess
 
 SIDES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 STANDARDS = ("601-limited", "601-full", "709-limited", "709-full")
-MISMATCHES = tuple(colour.name for colour in COLOURS if "-as-" in colour.name)
+RGB = tuple(colour for colour in COLOURS if not colour.blue_first)
+MISMATCHES = tuple(colour.name for colour in RGB if "-as-" in colour.name)
 FAITHFUL = tuple(
     colour.name
-    for colour in COLOURS
+    for colour in RGB
     if colour.name not in (*MISMATCHES, "bgr", "nv12-601-limited-fast")
 )
 
@@ -57,7 +58,7 @@ def of_one_colour(colour: np.ndarray, encoded: str, decoded: str) -> np.ndarray:
 
 def test_every_name_is_there_once_and_leads_to_its_path() -> None:
     names = [colour.name for colour in COLOURS]
-    assert len(set(names)) == len(names) == 13
+    assert len(set(names)) == len(names) == 24
     assert [find_colour(name).name for name in names] == names
     assert all(colour.missing() is None and colour.version() for colour in COLOURS)
 
@@ -81,7 +82,7 @@ def test_a_path_that_nobody_knows_is_refused() -> None:
 
 @settings(max_examples=20)
 @given(size=SIDES)
-@pytest.mark.parametrize("name", [colour.name for colour in COLOURS])
+@pytest.mark.parametrize("name", [colour.name for colour in RGB])
 def test_any_size_even_or_odd_keeps_it(name, size) -> None:
     out = find_colour(name)(noise(size))
     assert out.shape == (*size, 3)
@@ -99,7 +100,7 @@ def test_rgb_is_the_identity_and_bgr_its_own_inverse(size) -> None:
         assert np.array_equal(find_colour("bgr")(swapped), pixels)
 
 
-@pytest.mark.parametrize("name", [c.name for c in COLOURS if c.name not in ("rgb", "bgr")])
+@pytest.mark.parametrize("name", [c.name for c in RGB if c.name not in ("rgb", "bgr")])
 def test_float_is_rounded_on_the_way_to_yuv(name) -> None:
     wavy = noise((9, 12)).astype(np.float32) + np.float32(0.4)
     rounded = wavy.round().clip(0, 255).astype(np.uint8)
@@ -200,7 +201,15 @@ def test_pyavs_own_way_to_rgb_is_the_fast_path_and_too_dark() -> None:
 def test_on_photographs_colours_cost_what_was_measured(data: Path) -> None:
     files = sorted((data / "imagenet_sample").glob("*.JPEG"))[::30]
     images = [np.array(Image.open(f).convert("RGB").resize((256, 256), 2)) for f in files]
-    cost = {c.name: np.mean([error(c.name, image) for image in images]) for c in COLOURS}
+    cost = {c.name: np.mean([error(c.name, image) for image in images]) for c in RGB}
     assert 0.3 < cost["yuv444-601-limited"] < 0.4
     assert all(0.8 < cost[name] < 2.2 for name in FAITHFUL if name[:4] in ("nv12", "i420"))
     assert all(6 < cost[name] < 11 for name in MISMATCHES if name.count("601") == 2)
+
+
+@pytest.mark.parametrize("path", RGB, ids=lambda c: c.name)
+def test_every_path_has_a_twin_with_blue_first(path) -> None:
+    twin = find_colour("bgr" if path.name == "rgb" else f"{path.name}-bgr")
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    assert twin.blue_first
+    assert np.array_equal(twin(pixels), path(pixels)[..., ::-1])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from sample_report import Run, sample_run
+from sample_road import ROWS, sample_blame, sample_pictures, sample_road
 
 from roadworthy.report import write_report
 
@@ -57,12 +58,19 @@ addEventListener("load", () => {
       const sheet = getComputedStyle(node.closest(".sheet") ?? document.body);
       return [node.tagName === "text" ? style.fill : style.color, sheet.backgroundColor];
     }),
-    sorted: sortBy(1),
+    cells: [...document.querySelectorAll(".cell")].map((node) => {
+      const { color, backgroundColor } = getComputedStyle(node);
+      const clear = backgroundColor === "rgba(0, 0, 0, 0)";
+      const sheet = getComputedStyle(node.closest(".sheet")).backgroundColor;
+      return [color, clear ? sheet : backgroundColor];
+    }),
+    sorted: [...document.querySelectorAll("table.sortable")].map((table) => sortBy(table, 1)),
+    scrolling: [...document.querySelectorAll(".options")].map((table) =>
+      table.scrollWidth - table.closest(".scroll").clientWidth),
   };
   top.postMessage(JSON.stringify(found), "*");
 });
-function sortBy(column) {
-  const table = document.querySelector("table.sortable");
+function sortBy(table, column) {
   table.tHead.rows[0].cells[column].querySelector("button").click();
   return [...table.tBodies[0].rows].map((row) => row.cells[column].textContent.trim());
 }
@@ -134,9 +142,46 @@ def test_report_in_a_browser(report: Path, tmp_path: Path, width: int, scheme: s
     assert len(seen["charts"]) >= 3 * 6
     assert min(seen["charts"]) > 0
     assert seen["smallest"] >= 12
-    assert seen["sorted"] == ["W2A2", "W4A4", "W4A4"]
+    assert seen["sorted"][0] == ["W2A2", "W4A4", "W4A4"]
     assert (luminance(seen["colours"][0][1]) < 0.1) == (scheme == "dark")
     assert min(contrast(*pair) for pair in seen["colours"]) >= 4.5
+
+
+@pytest.fixture
+def mixed(write_run: Callable[..., Path], tmp_path: Path) -> Path:
+    long_name = sample_road(0.7)
+    long_name["config"]["model"] = "timm:" + "averylongnamewithoutanybreak" * 4
+    long_name["rows"][2]["option"] = "a-very-long-name-of-an-option" * 4
+    road = write_run(sample_road(), "road")
+    (road / "pictures.json").write_text(json.dumps(sample_pictures()))
+    folders = [
+        road,
+        write_run(long_name, "long" * 12),
+        write_run(sample_blame(), "blame"),
+        write_run(sample_run(), samples=True),
+    ]
+    return write_report(folders, tmp_path / "report.html")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", [1280, 400])
+def test_road_tests_in_a_browser(mixed: Path, tmp_path: Path, width: int, scheme: str) -> None:
+    seen = look(mixed, tmp_path / "browser", width, scheme)
+    assert seen["errors"] == []
+    assert seen["console"] == []
+    assert seen["overflow"] <= 0
+    assert seen["outside"] == []
+    assert len(seen["images"]) == 2 + 4 + 2 + 3
+    assert min(seen["images"]) > 0
+    assert min(seen["charts"]) > 0
+    assert seen["smallest"] >= 12
+    assert len(seen["cells"]) == 2 * 11
+    assert min(contrast(*pair) for pair in seen["colours"] + seen["cells"]) >= 4.5
+    assert len({background for _, background in seen["cells"]}) >= 7
+    assert max(seen["scrolling"]) <= 0
+    assert seen["sorted"][1] == ["73.3", "74.0"]
+    assert seen["sorted"][2] == ["11.33"]
+    assert len(seen["sorted"][3]) == len(ROWS)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,11 @@ class Colour:
         """None where it can be used, else what to install, in one line."""
         return None if self.version() else hint(self.library, self.extra)
 
+    @property
+    def blue_first(self) -> bool:
+        """Whether channels come out as B G R."""
+        return "swap" in self.flags
+
     def __call__(self, raster: Raster) -> Raster:
         """RGB ``[h w 3]``, 0 to 255, as the model gets it; float is rounded on the way to YUV.
 
@@ -73,9 +78,14 @@ def _nv12(encoded: str, decoded: str) -> Colour:
     return Colour(name, "av", (encoded, decoded))
 
 
-COLOURS: tuple[Colour, ...] = (
+def _in_bgr(path: Colour) -> Colour:
+    """The same path for a model that takes blue first."""
+    name = "bgr" if path.name == "rgb" else f"{path.name}-bgr"
+    return Colour(name, path.library, (*path.flags, "swap"), path.extra)
+
+
+_IN_RGB: tuple[Colour, ...] = (
     Colour("rgb", "numpy"),
-    Colour("bgr", "numpy", ("swap",)),
     Colour("yuv444-601-limited", "numpy", ("yuv444",)),
     Colour("i420-opencv", "opencv-python-headless"),
     _nv12("601-limited", "601-limited"),
@@ -89,6 +99,7 @@ COLOURS: tuple[Colour, ...] = (
     # What PyAV's to_ndarray does unless told otherwise: swscale's tables, some levels too dark.
     Colour("nv12-601-limited-fast", "av", ("601-limited", "601-limited", "fast")),
 )
+COLOURS: tuple[Colour, ...] = (*_IN_RGB, *map(_in_bgr, _IN_RGB))
 
 
 def find_colour(name: str) -> Colour:
@@ -102,10 +113,11 @@ def find_colour(name: str) -> Colour:
 
 def _converted(colour: Colour, raster: Raster) -> Raster:
     match colour.library, colour.flags:
+        case library, (*flags, "swap"):
+            rgb = _converted(Colour(colour.name, library, tuple(flags)), raster)
+            return rgb[..., ::-1].copy()
         case "numpy", ():
             return raster
-        case "numpy", ("swap",):
-            return raster[..., ::-1].copy()
         case "numpy", ("yuv444",):
             return _yuv444(_rounded(raster))
         case "opencv-python-headless", ():

@@ -7,6 +7,9 @@
 ``npz:FILE``                              jpeg/offset/label store
 ``npz:FILE?x=xte&y=yte``                  uint8 images ``[n h w c]`` and labels ``[n]``
 ``builtin:NAME``                          photos inside installed packages
+``yolo:DIR``                              images/, boxes in labels/, classes.yaml
+``coco:IMAGES@annotations.json``          images and boxes; classes are ranks of category ids, or
+                                          with ``?ids=file`` those ids
 ========================================  ======================================================
 """
 
@@ -18,7 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -28,6 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from roadworthy.core.boxes_data import open_coco, open_yolo
 from roadworthy.core.builtin import open_builtin
 from roadworthy.core.images import Preprocess
 from roadworthy.core.progress import track
@@ -42,11 +46,24 @@ from roadworthy.core.sources import (
 )
 from roadworthy.errors import BadData, BadPreprocess
 
-Task = Literal["classification"]
+Task = Literal["classification", "detection"]
 # Images that one thread prepares at a stretch: a hand-over costs as much as decoding a tiny image.
 _CHUNK = 8
 # Batches differ in length, so the first axis has no name: the annotation holds for all of them.
 Batch = tuple[Float[Tensor, "_ c h w"], Int[Tensor, " _"]]
+
+
+@runtime_checkable
+class Truths(Protocol):
+    """A source that knows more than one class id of an image."""
+
+    def known(self, index: int) -> bool:
+        """Whether `truth` has an answer; reads no image."""
+        ...
+
+    def truth(self, index: int) -> NDArray[Any] | None:
+        """What a right answer is, in the form that its task compares."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -82,8 +99,16 @@ class Dataset:
 
     def truth(self, index: int) -> NDArray[Any] | None:
         """What a right answer to image `index` is, None where nobody knows."""
+        if isinstance(self.source, Truths):
+            return self.source.truth(self.indices[index])
         label = self.label(index)
         return None if label is None else np.array([label])
+
+    def known(self, index: int) -> bool:
+        """Whether somebody knows the right answer to image `index`; reads no image."""
+        if isinstance(self.source, Truths):
+            return self.source.known(self.indices[index])
+        return self.label(index) is not None
 
     def label(self, index: int) -> int | None:
         """Class id of image `index`, None where it has none."""
@@ -110,12 +135,13 @@ class Dataset:
         return replace(self, indices=self.indices[:n])
 
     def labelled(self) -> "Dataset":
-        """The images that have a class id; BadData where none has."""
-        kept = tuple(i for i in self.indices if self.source.label(i) is not None)
+        """The images whose right answer is known; BadData where there are none."""
+        kept = tuple(own for i, own in enumerate(self.indices) if self.known(i))
         if not kept:
             raise BadData(
                 f"{self.spec} has no labels to judge by; give class sub-folders, "
-                "imagefolder:DIR@labels.tsv or npz:FILE?x=IMAGES&y=LABELS"
+                "imagefolder:DIR@labels.tsv or npz:FILE?x=IMAGES&y=LABELS, boxes by yolo:DIR "
+                "with labels/ or coco:IMAGES@annotations.json"
             )
         return replace(self, indices=kept)
 
@@ -145,13 +171,20 @@ def load_data(spec: str) -> Dataset:
             return _identified(spec, source)
         case "builtin" if rest:
             return _identified(spec, open_builtin(rest))
-        case "coco" | "yolo" | "masks" | "text":
+        case "yolo" if rest:
+            source, classes = open_yolo(Path(rest))
+            return Dataset(spec, classes, source, tuple(range(len(source))), task="detection")
+        case "coco" if rest:
+            source, classes, ranked = open_coco(rest)
+            return Dataset(spec, classes, source, tuple(range(len(source))), ranked, "detection")
+        case "masks" | "text":
             what = f"{kind}: data are not supported yet"
         case _:
             what = f"data {spec!r} given"
     raise BadData(
         f"{what}; imagefolder:DIR, imagefolder:DIR@labels.tsv, npz:FILE, "
-        "npz:FILE?x=IMAGES&y=LABELS and builtin:NAME are allowed"
+        "npz:FILE?x=IMAGES&y=LABELS, builtin:NAME, yolo:DIR and coco:IMAGES@annotations.json are "
+        "allowed"
     )
 
 

@@ -13,12 +13,12 @@ from roadworthy.errors import BadData, BadInput, BadModel
 
 @runtime_checkable
 class Predictor(Protocol):
-    """Images in, logits out, both float32 on the CPU."""
+    """Images in, outputs out, both float32 on the CPU; logits ``[b k]`` of a classifier."""
 
     name: str
 
-    def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
-        """Logits of a batch."""
+    def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, " b *k"]:
+        """Outputs of a batch."""
         ...
 
 

@@ -66,8 +66,8 @@ class OrtPredictor:
             **_SESSION,
         }
 
-    def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
-        """Logits of a batch."""
+    def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, " b *k"]:
+        """Outputs of a batch, ``[b k]`` of a classifier."""
         return in_batches(self._run, images, self._batch)
 
     def _run(self, images: Tensor) -> Tensor:
@@ -118,8 +118,8 @@ class OpenVinoPredictor:
             "INFERENCE_PRECISION_HINT": _taken(self._model),
         }
 
-    def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
-        """Logits of a batch."""
+    def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, " b *k"]:
+        """Outputs of a batch, ``[b k]`` of a classifier."""
         return in_batches(self._run, images, self._batch)
 
     def _run(self, images: Tensor) -> Tensor:

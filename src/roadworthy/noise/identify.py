@@ -1,28 +1,41 @@
-"""Which known pipeline made this tensor: every stage searched, the normalisation solved for."""
+"""Which known pipeline made this tensor: every stage searched, the normalisation solved for.
 
-from collections.abc import Hashable, Iterable, Sequence
+A pipeline that is known to the last bit leaves nothing over, so the search need not be right at
+once: it looks at the likeliest places, resizers, decoders and colour paths, and again at more of
+them as long as something is left.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import NDArray
 
 from roadworthy.core.colours import COLOURS
-from roadworthy.core.decoders import DECODERS
-from roadworthy.core.images import Geometry, Preprocess
+from roadworthy.core.images import Placement, Preprocess, Size, placement
 from roadworthy.core.resizers import RESIZERS, Raster
-from roadworthy.errors import BadData, BadInput, BadPreprocess
-from roadworthy.noise.options import NORMALISATIONS
-from roadworthy.noise.tree import rasters, sight
+from roadworthy.errors import BadPreprocess
+from roadworthy.noise.likeness import Fit, Likeness, as_image
+from roadworthy.noise.photo import Photo, usable
+from roadworthy.noise.placing import FILLS, geometries, left_over
 
 EXACT = 0.02
-"""Levels of 255 up to which a pipeline is the one: float16 rounding leaves less."""
-BEAM = 6
-"""Candidates that are carried from stage to stage."""
-RATIOS = (1.0, 0.875, 0.9, 0.95, 0.96, 0.965, 0.97, 224 / 232, 224 / 240, 224 / 248, 224 / 288)
-"""Of the crop to the resized short side, as published models have them."""
-FILLS = ((114, 114, 114), (0, 0, 0), (128, 128, 128), (127, 127, 127))
-_SQUARE: tuple[Geometry, ...] = ("short-side", "short-side-round", "short-side-floor")
+"""Levels of 255 up to which a pipeline is the one: rounding of numbers leaves less."""
+SHOWN = 5
+"""Matches that are told."""
+_NOTHING = 1e-3
+"""Levels that end the search: what float32 rounds away."""
+_SAME = 0.01
+"""Levels that no pixel of two equal rasters is apart, where they are not rounded."""
+_NEAR = 0.2
+"""Levels of brightness that rasters may differ by which a colour path rounds to the same."""
+_HOPELESS = 6.0
+"""Levels of brightness left over that no colour path can explain."""
+_KINDS = ("pillow-bilinear", "opencv-linear", "opencv-nearest", "torch-bilinear-align-corners")
+"""One resizer of each way to place pixels, to compare places by."""
+_ROUNDS = ((6, 2, 8), (24, 6, 12))
+"""How many places are looked at, of these with every resizer, and how much goes on from there."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +43,10 @@ class Match:
     """A pipeline and how far its tensor is from the one given.
 
     Args:
-        stages: decode to colour, with the mean and standard deviation that fit best.
-        normalise: the name of these, or the numbers.
+        stages: decode to normalise; ``resize`` is None where nothing is resized.
+        normalise: name of mean and standard deviation, or the numbers that fit best.
         residual: mean absolute difference in levels of 255.
-        equals: other decoders, resizers and colours that make the same of this image.
+        equals: per stage, what else makes the same of this image.
     """
 
     stages: Preprocess
@@ -41,30 +54,19 @@ class Match:
     residual: float
     equals: dict[str, list[str]]
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """The match as JSON holds it."""
-        stages = self.stages
-        return {
-            "decode": stages.decode,
-            "resize": stages.resize,
-            "geometry": stages.geometry,
-            "size": stages.size,
-            "crop": stages.crop,
-            "colour": stages.colour,
-            "normalise": self.normalise,
-            "mean": stages.mean,
-            "std": stages.std,
-            "precision": stages.precision,
-            "residual": self.residual,
-            "equals": self.equals,
-        }
+        names = ("decode", "resize", "geometry", "size", "crop", "fill", "colour")
+        stages = {name: getattr(self.stages, name) for name in names}
+        if self.stages.geometry != "letterbox":
+            del stages["fill"]
+        numbers = {name: getattr(self.stages, name) for name in ("mean", "std", "precision")}
+        rest = {"residual": self.residual, "equals": self.equals}
+        return {**stages, "normalise": self.normalise, **numbers, **rest}
 
 
-def identify(content: bytes, name: str, tensor: NDArray[np.generic]) -> list[Match]:
+def identify(content: bytes, name: str, tensor: NDArray[Any]) -> list[Match]:
     """The known pipelines that come closest to `tensor`, best first; ``residual <= EXACT`` is it.
-
-    Geometry is settled first, then resizer, decoder and colour path around the best few, again and
-    again until nothing improves.
 
     Args:
         content: the image file.
@@ -75,175 +77,157 @@ def identify(content: bytes, name: str, tensor: NDArray[np.generic]) -> list[Mat
         BadInput: the tensor is no image.
         BadData: the file cannot be decoded.
     """
-    wanted = as_image(tensor)
-    search = _Search(content, name, wanted)
-    search.offer(_geometries((wanted.shape[1], wanted.shape[2]), search.size))
-    before = np.inf
-    while search.best() < before - 1e-9 and search.best() > 1e-4:
-        before = search.best()
-        search.offer(
-            replace(s, resize=r) for s in search.front() for r in _names(RESIZERS) if s.resize
-        )
-        search.offer(replace(s, decode=d) for s in search.front() for d in _names(DECODERS))
-        search.offer(replace(s, colour=c) for s in search.front() for c in _names(COLOURS))
-        size = wanted.shape[1], wanted.shape[2]
-        search.offer(
-            replace(g, decode=s.decode, resize=s.resize if g.resize else None, colour=s.colour)
-            for s in search.front()[:2]
-            for g in _geometries(size, search.size)
-        )
+    search = _Search(Photo(content, name), Likeness(as_image(tensor)))
+    for places, chosen, kept in _ROUNDS:
+        search.look(places, chosen, kept)
+        if search.found():
+            break
     return search.matches()
 
 
-def as_image(tensor: NDArray[np.generic]) -> Float[NDArray[np.float32], "3 h w"]:
-    """`tensor` with its channels first; BadInput where it has none or is not finite.
-
-    >>> as_image(np.zeros((1, 4, 5, 3))).shape
-    (3, 4, 5)
-    """
-    found = np.asarray(tensor)
-    if found.ndim == 4 and len(found) == 1:
-        found = found[0]
-    if found.ndim == 3 and found.shape[0] != 3 and found.shape[2] == 3:
-        found = found.transpose(2, 0, 1)
-    if found.ndim != 3 or found.shape[0] != 3 or min(found.shape) < 1:
-        raise BadInput(
-            f"a tensor of shape {list(np.asarray(tensor).shape)} given; one image is needed, "
-            "[3, height, width] or [height, width, 3]"
-        )
-    found = found.astype(np.float32)
-    if not np.isfinite(found).all():
-        raise BadInput("the tensor holds NaN or infinite values; dump what the model is fed")
-    return found
-
-
-def _names(table: Iterable[object]) -> list[str]:
-    """The entries that can run here."""
-    return [entry.name for entry in table if entry.missing() is None]  # pyright: ignore
-
-
-def _geometries(size: tuple[int, int], own: tuple[int, int]) -> list[Preprocess]:
-    """Every known way to `size` with a common resizer; none at all where the image has it."""
-    bilinear = Preprocess(resize="pillow-bilinear", geometry="squash", size=size)
-    found = [bilinear, replace(bilinear, resize="opencv-linear")]
-    if size == own:
-        found.append(Preprocess())
-    if min(own) >= max(size):
-        found.append(Preprocess(crop=size))
-    for resize in ("pillow-bilinear", "opencv-linear"):
-        common = replace(bilinear, resize=resize)
-        found += [replace(common, geometry="letterbox", fill=fill) for fill in FILLS]
-        for ratio in RATIOS:
-            short = {round(side / ratio) for side in size}, {int(side / ratio) for side in size}
-            for side in sorted(short[0] | short[1]):
-                found += [
-                    replace(common, geometry=g, size=(side, side), crop=size) for g in _SQUARE
-                ]
-    return list(dict.fromkeys(found))
-
-
 class _Search:
-    """Candidates tried so far, by what they leave over."""
+    """Pipelines tried so far: what each leaves of brightness, then of everything."""
 
-    def __init__(self, content: bytes, name: str, wanted: NDArray[np.float32]) -> None:
-        self._content, self._name, self._wanted = content, name, wanted
-        self._half = bool((wanted == wanted.astype(np.float16).astype(np.float32)).all())
-        self._known: dict[Hashable, object] = {}
-        self._fits: dict[Preprocess, _Fit] = {}
-        self._views: dict[Preprocess, Raster] = {}
-        self.size = Preprocess().decoded(content, name).shape[:2]
+    def __init__(self, photo: Photo, likeness: Likeness) -> None:
+        self._photo, self._likeness = photo, likeness
+        self._ways: dict[Size, dict[Placement, list[Preprocess]]] = {}
+        self._left: dict[Preprocess, float] = {}
+        self._fits: dict[Preprocess, Fit] = {}
+        wanted = likeness.wanted
+        ranks: dict[Preprocess, float] = {}
+        for decoder in photo.views():
+            own = photo.size(decoder)
+            ways = self._ways[own] = geometries((wanted.shape[1], wanted.shape[2]), own)
+            for place, left in left_over(photo.luma(decoder), wanted, ways).items():
+                # One that resizes and one that does not: all others take the same pixels.
+                heads = {way.resize: way for way in reversed(ways[place])}
+                ranks |= {replace(way, decode=decoder): left for way in heads.values()}
+        self._heads = sorted(ranks, key=lambda way: ranks[way])
 
-    def offer(self, candidates: Iterable[Preprocess]) -> None:
-        fresh = [c for c in dict.fromkeys(candidates) if c not in self._fits]
-        for candidate in fresh:
-            try:
-                view = rasters(self._content, self._name, [candidate], self._known)[
-                    sight(candidate)
-                ]
-            except (BadData, BadPreprocess):
-                continue
-            if view.shape[:2] == self._wanted.shape[1:]:
-                self._fits[candidate] = _fit(view, self._wanted)
-                self._views[candidate] = view
+    def found(self) -> bool:
+        """Whether a pipeline leaves nothing."""
+        return any(fit.residual <= _NOTHING for fit in self._fits.values())
 
-    def best(self) -> float:
-        return min((fit.residual for fit in self._fits.values()), default=np.inf)
+    def look(self, places: int, chosen: int, kept: int) -> None:
+        """Go from places to resizers and decoders by brightness, then to colours by everything."""
+        heads = self._heads[:places]
+        kinds = {head: [self._left_by(way) for way in _resized(head, _KINDS)] for head in heads}
+        heads = sorted(heads, key=lambda head: min(kinds[head]))[:chosen]
+        found = self._brightest((way for head in heads for way in _resized(head)), kept)
+        found = self._brightest((way for s in found for way in self._decoded(s)), 3 * kept)
+        self._fit(_coloured(found[0]))
+        if self._left_by(found[0]) > _HOPELESS:
+            return
+        colours = [(stages.colour, stages.fill) for stages in self._front(2)]
+        self._fit(replace(s, colour=c, fill=fill) for s in found for c, fill in colours)
+        tried: set[Preprocess] = set()
+        while not self.found() and (best := self._front(1)[0]) not in tried:
+            tried.add(best)
+            self._fit([*_resized(best), *self._decoded(best), *_coloured(best)])
 
-    def front(self) -> list[Preprocess]:
-        """The best candidates, one of each that make the same image."""
-        ranked = sorted(self._fits, key=lambda c: self._fits[c].residual)
-        chosen: list[Preprocess] = []
-        for candidate in ranked:
-            if not any(self._same(candidate, other) for other in chosen):
-                chosen.append(candidate)
-            if len(chosen) == BEAM:
-                break
-        return chosen
+    def _brightest(self, ways: Iterable[Preprocess], kept: int) -> list[Preprocess]:
+        """Those that leave least of brightness."""
+        return sorted(dict.fromkeys(ways), key=self._left_by)[:kept]
 
-    def _same(self, a: Preprocess, b: Preprocess) -> bool:
-        return self._fits[a].residual == self._fits[b].residual and bool(
-            np.array_equal(self._views[a], self._views[b])
-        )
+    def _decoded(self, stages: Preprocess) -> list[Preprocess]:
+        """By every decoder that turns the image alike; else it would be in another place."""
+        size = self._photo.size(stages.decode)
+        others = [d for d in self._photo.alike if self._photo.size(d) == size]
+        return [replace(stages, decode=decoder) for decoder in others]
+
+    def _left_by(self, stages: Preprocess) -> float:
+        plain = replace(stages, colour="rgb", fill=FILLS[0])
+        if plain not in self._left:
+            self._left[plain] = self._measured(plain)
+        return self._left[plain]
+
+    def _measured(self, stages: Preprocess) -> float:
+        try:
+            raster = self._photo.fitted(stages)
+        except BadPreprocess:  # A library that is installed and does not load.
+            return np.inf
+        return self._likeness.in_luma(raster, placement(stages, self._photo.size(stages.decode)))
+
+    def _fit(self, found: Iterable[Preprocess]) -> None:
+        for stages in found:
+            if stages not in self._fits and self._left_by(stages) < np.inf:
+                self._fits[stages] = self._likeness.sampled(self._photo.raster(stages))
+            if stages in self._fits and self._fits[stages].residual <= _NOTHING:
+                return
+
+    def _front(self, many: int) -> list[Preprocess]:
+        return sorted(self._fits, key=lambda stages: self._fits[stages].residual)[:many]
 
     def matches(self) -> list[Match]:
-        return [self._match(candidate) for candidate in self.front()]
+        """The best of all, one of each that make the same."""
+        best, equals = self._settled(self._front(1)[0])
+        found = {best: self._photo.raster(best)}
+        for stages in self._front(4 * SHOWN):
+            raster = self._photo.raster(stages)
+            if not any(_alike(raster, other) for other in found.values()):
+                found[stages] = raster
+        matches = [self._match(stages, raster) for stages, raster in found.items()]
+        matches[0] = replace(matches[0], equals=equals)
+        return sorted(matches, key=lambda match: match.residual)[:SHOWN]
 
-    def _match(self, candidate: Preprocess) -> Match:
-        fit = self._fits[candidate]
-        alike = [c for c in self._fits if c != candidate and self._same(c, candidate)]
-        equals = {
-            stage: sorted({getattr(c, stage) for c in alike} - {getattr(candidate, stage)})
-            for stage in ("decode", "resize", "geometry", "colour")
+    def _match(self, stages: Preprocess, raster: Raster) -> Match:
+        fit = self._likeness.fit(raster)
+        full = replace(stages, mean=fit.mean, std=fit.std, precision=fit.precision)
+        return Match(full, fit.name, fit.residual, {})
+
+    def _settled(self, stages: Preprocess) -> tuple[Preprocess, dict[str, list[str]]]:
+        """The best of those that differ from `stages` by one stage, by all pixels, and its equals.
+
+        Where most pixels are the same a sample may hold none of the others.
+        """
+        raster = self._photo.raster(stages)
+        least = self._likeness.fit(raster).residual
+        equals: dict[str, list[str]] = {}
+        for stage, ways in self._near(stages).items():
+            for way in ways:
+                other = self._photo.raster(way)
+                if _alike(other, raster):
+                    equals.setdefault(stage, []).append(str(getattr(way, stage)))
+                elif self._likeness.fit(other).residual < least - 1e-6:
+                    return self._settled(way)
+        equals["decode"] = [d for first in equals["decode"] for d in self._photo.alike[first]]
+        for stage, names in equals.items():
+            equals[stage] = [name for name in names if name != str(getattr(stages, stage))]
+        return stages, {stage: names for stage, names in equals.items() if names}
+
+    def _near(self, stages: Preprocess) -> dict[str, list[Preprocess]]:
+        """What may be equal, each of one other stage; brightness tells the rest apart."""
+        own = self._left_by(stages)
+        ways = {"decode": self._decoded(stages), "resize": _resized(stages)}
+        near = {
+            stage: [way for way in found if abs(self._left_by(way) - own) < _NEAR]
+            for stage, found in ways.items()
         }
-        stages = replace(
-            candidate,
-            mean=fit.mean,
-            std=fit.std,
-            precision="float16" if self._half and fit.name != "0-to-255" else "float32",
-        )
-        named = {stage: names for stage, names in equals.items() if names}
-        return Match(stages, fit.name, fit.residual, named)
+        return {**near, "geometry": self._placed(stages), "colour": _coloured(stages)}
+
+    def _placed(self, stages: Preprocess) -> list[Preprocess]:
+        """By every geometry that takes the same pixels."""
+        own = self._photo.size(stages.decode)
+        return [
+            replace(way, decode=stages.decode, resize=stages.resize, colour=stages.colour)
+            for way in {w.geometry: w for w in self._ways[own][placement(stages, own)]}.values()
+            if (way.resize is None) == (stages.resize is None)
+        ]
 
 
-@dataclass(frozen=True)
-class _Fit:
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    name: str
-    residual: float
+def _resized(stages: Preprocess, resizers: Sequence[str] | None = None) -> list[Preprocess]:
+    """By every resizer, or by `resizers`."""
+    if stages.resize is None:
+        return [stages]
+    return [replace(stages, resize=resizer) for resizer in resizers or usable(RESIZERS)]
 
 
-def _fit(view: Raster, wanted: Float[NDArray[np.float32], "3 h w"]) -> _Fit:
-    """Mean and standard deviation by least squares, made those of a known name where near."""
-    x = view.transpose(2, 0, 1).reshape(3, -1).astype(np.float64) / 255
-    y = wanted.reshape(3, -1).astype(np.float64)
-    centred, target = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
-    power = (centred**2).sum(1)
-    slope = (centred * target).sum(1) / np.maximum(power, 1e-12)
-    slope = np.where(slope > 1e-6, slope, 1e-6)
-    mean = x.mean(1) - y.mean(1) / slope
-    std = 1 / slope
-    name = f"mean {_short(mean)} std {_short(std)}"
-    for known, known_mean, known_std in NORMALISATIONS:
-        error = np.abs(_levels(y, np.array(known_mean), np.array(known_std)) - x * 255).mean()
-        free = np.abs(_levels(y, mean, std) - x * 255).mean()
-        if error <= free * 1.05 + EXACT:
-            mean, std, name = np.array(known_mean), np.array(known_std), known
-            break
-    residual = float(np.abs(_levels(y, mean, std) - x * 255).mean())
-    return _Fit(_three(mean), _three(std), name, residual)
+def _coloured(stages: Preprocess) -> list[Preprocess]:
+    """By every colour path, and with every fill of a letterbox."""
+    fills = FILLS if stages.geometry == "letterbox" else (stages.fill,)
+    return [replace(stages, colour=c, fill=fill) for c in usable(COLOURS) for fill in fills]
 
 
-def _levels(
-    y: NDArray[np.float64], mean: NDArray[np.float64], std: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    return (y * std[:, None] + mean[:, None]) * 255
-
-
-def _short(values: NDArray[np.float64]) -> str:
-    return " ".join(f"{value:.4g}" for value in values)
-
-
-def _three(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float, float]:
-    a, b, c = (float(value) for value in values)
-    return a, b, c
+def _alike(a: Raster, b: Raster) -> bool:
+    """Equal but for the last digits of what is not rounded."""
+    return a.shape == b.shape and float(np.abs(a.astype(np.float32) - b).max()) <= _SAME

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, assert_never, get_args
 
-from roadworthy.core.colours import COLOURS
+from roadworthy.core.colours import COLOURS, Colour, find_colour
 from roadworthy.core.decoders import DECODERS
 from roadworthy.core.images import Geometry
 from roadworthy.core.resizers import RESIZERS
@@ -72,13 +72,19 @@ def _named(base: System, stage: Literal["decode", "resize", "colour"]) -> Iterat
     """The entries of a table of implementations."""
     if stage == "resize" and base.preprocess.resize is None:
         return
-    table = {"decode": DECODERS, "resize": RESIZERS, "colour": COLOURS}[stage]
+    table = {"decode": DECODERS, "resize": RESIZERS, "colour": _colours(base)}[stage]
     for entry in table:
         if entry.name == getattr(base.preprocess, stage):
             continue
         missing = entry.missing()
         system = base if missing else _changed(base, **{stage: entry.name})
         yield Option(stage, entry.name, system, missing)
+
+
+def _colours(base: System) -> list[Colour]:
+    """The paths that end in the model's own channel order, and the plain swap."""
+    own = find_colour(base.preprocess.colour).blue_first
+    return [path for path in COLOURS if path.blue_first == own or path.name in ("rgb", "bgr")]
 
 
 def _geometries(base: System) -> Iterator[Option]:

@@ -10,6 +10,14 @@ from roadworthy.report.tree import Tree
 
 GATE = 0.995
 """Agreement below which an export is refused."""
+METRICS = {
+    "top1": "top-1 accuracy",
+    "accuracy": "top-1 accuracy",
+    "map": "mAP",
+    "map50": "mAP50",
+    "miou": "mean IoU",
+    "rmse": "RMSE",
+}
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ def metric_name(tree: Tree) -> str:
     """The metric in words."""
     found = [tree.text(f"{form}.metric") for form in ("float", "simulated", "deployed")]
     name = next((name for name in [*found, tree.text("metric")] if name), "accuracy")
-    return {"top1": "top-1 accuracy", "accuracy": "top-1 accuracy"}.get(name, name)
+    return METRICS.get(name, name)
 
 
 def _scores(tree: Tree) -> tuple[Score, ...]:

@@ -26,9 +26,9 @@ class Tree:
     value: object
 
     def get(self, path: str) -> Tree:
-        """The value at a dotted path, or a Tree of None."""
+        """The value at a dotted path, or a Tree of None; the empty path is the value itself."""
         value = self.value
-        for key in path.split("."):
+        for key in path.split(".") if path else ():
             if not isinstance(value, Mapping):
                 return Tree(None)
             value = cast("Mapping[str, object]", value).get(key)
@@ -108,8 +108,8 @@ def read_run(directory: Path) -> Tree:
     path = directory / "run.json" if directory.suffix != ".json" else directory
     if not path.is_file():
         raise BadInput(
-            f"no run.json in {directory}; give directories that `roadworthy quantize`, `evaluate` "
-            "or `demo` wrote with --out"
+            f"no run.json in {directory}; give directories that `roadworthy quantize`, `noise`, "
+            "`evaluate` or `demo` wrote with --out"
         )
     value = read_json(path)
     if not isinstance(value, dict):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+from typing import ClassVar
 
 from roadworthy.report import panels, words
 from roadworthy.report.facts import Facts, bits, read_facts
@@ -18,6 +19,7 @@ from roadworthy.report.tree import Tree
 class RunView:
     """Everything that one run shows; an empty field leaves its section out."""
 
+    template: ClassVar[str] = "run.html.j2"
     facts: Facts
     anchor: str
     verdict: str
@@ -39,6 +41,16 @@ class RunView:
     samples: tuple[Sample, ...]
     command: str
     origins: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+
+    @property
+    def folder(self) -> str:
+        """Where it lies."""
+        return self.facts.folder
+
+    @property
+    def title(self) -> str:
+        """The model."""
+        return self.facts.title
 
 
 def view(tree: Tree, directory: Path, index: int) -> RunView:

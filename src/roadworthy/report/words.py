@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from roadworthy.report.facts import GATE, Facts
+from roadworthy.report.road import Loss
 
 Show = Callable[[float | None], str]
 
@@ -30,6 +31,56 @@ def signed(value: float | None) -> str:
     return f"±{shown}" if float(shown) == 0 else f"{'+' if value > 0 else '−'}{shown}"
 
 
+def lost(value: float | None, digits: int = 1) -> str:
+    """Points lost; what was won carries a real minus sign.
+
+    >>> lost(10.0), lost(-0.42), lost(-0.01), lost(None)
+    ('10.0', '−0.4', '0.0', '–')
+    """
+    if value is None:
+        return "–"
+    shown = f"{abs(value):.{digits}f}"
+    return f"−{shown}" if value < 0 and float(shown) else shown
+
+
+def fine(value: float | None) -> str:
+    """Points lost to the hundredth, as tables of published results have them.
+
+    >>> fine(0.062)
+    '0.06'
+    """
+    return lost(value, 2)
+
+
+def added(value: float) -> str:
+    """Points that a change adds to a loss.
+
+    >>> added(1.2), added(-0.3), added(0.01)
+    ('+1.2', '−0.3', '+0.0')
+    """
+    return lost(value) if lost(value).startswith("−") else f"+{lost(value)}"
+
+
+def between(loss: Loss) -> str:
+    """The interval in brackets, where there is one.
+
+    >>> between(Loss(1.0, -0.5, 2.5)), between(Loss(1.0))
+    (' (−0.5 to 2.5)', '')
+    """
+    if loss.low is None or loss.high is None:
+        return ""
+    return f" ({lost(loss.low)} to {lost(loss.high)})"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "option"), counted(3, "option")
+    ('1 option', '3 options')
+    """
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def percent(share: float | None) -> str:
     """A share as per cent, never rounded up to 100.
 
@@ -52,6 +103,17 @@ def times(ratio: float | None) -> str:
     if ratio is None:
         return "–"
     return f"{ratio:.{0 if ratio >= 10 else 1 if ratio >= 1 else 2}f}×"
+
+
+def chance(p: float | None) -> str:
+    """A p value with two digits; what is smaller than 0.001 is only said to be.
+
+    >>> chance(0.0156), chance(1.0), chance(1e-9)
+    ('0.016', '1', '< 0.001')
+    """
+    if p is None:
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def milliseconds(value: float | None) -> str:

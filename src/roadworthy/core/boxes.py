@@ -1,0 +1,216 @@
+"""From a detector's outputs to boxes in the image file: heads, and what comes after them.
+
+=====================  =========================================================================
+head                   recognised by
+=====================  =========================================================================
+``fastestdet``         one tensor ``[b 5+k h w]``: objectness, four of the box, a share of each
+                       class, on a grid of 16 pixels (dog-qiuqiu/FastestDet)
+``xyxy-score-class``   one tensor ``[b n 6]`` of finished boxes in pixels of the model's input
+``torchvision``        per image a dict of boxes ``[n 4]``, scores and labels ``[n]``, finished,
+                       in pixels of the input; labels are taken as they stand
+=====================  =========================================================================
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any, Literal, assert_never
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from roadworthy.core.images import Placement
+from roadworthy.errors import BadInput, BadModel
+
+Head = Literal["fastestdet", "xyxy-score-class", "torchvision"]
+MOST = 100
+"""Boxes that an image is answered with, the best ones; COCO counts no more of a class."""
+OWN = "as-trained"
+_STRIDE = 16
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What is done to a head's boxes.
+
+    There is no choice of thresholding scores before or after NMS: only stronger boxes remove
+    weaker ones, so both give the same boxes. Cutting to the best `MOST` before NMS does not.
+
+    Args:
+        nms: overlap (IoU) above which the weaker box goes; None where the model did that itself.
+        agnostic: boxes of other classes are removed too.
+        cut_first: only the best `MOST` boxes reach NMS, instead of the best `MOST` leaving it.
+        least: score that a box must exceed.
+        offset: pixels of the input taken off x2 and y2, for boxes that count pixels inclusively.
+        clipped: boxes end where the image ends.
+        whole: corners are rounded to whole pixels of the image.
+    """
+
+    nms: float | None = None
+    agnostic: bool = False
+    cut_first: bool = False
+    least: float = 0.01
+    offset: float = 0.0
+    clipped: bool = False
+    whole: bool = False
+
+
+_ALWAYS: dict[str, dict[str, Any]] = {
+    "box-offset-1": {"offset": 1.0},
+    "whole-pixels": {"whole": True},
+    "clipped": {"clipped": True},
+    "score-0.25": {"least": 0.25},
+}
+_WITH_NMS: dict[str, dict[str, Any]] = {
+    "nms-agnostic": {"agnostic": True},
+    "nms-0.45": {"nms": 0.45},
+    "nms-0.6": {"nms": 0.6},
+    "best-100-before-nms": {"cut_first": True},
+}
+
+
+def finishes(head: Head) -> dict[str, Finish]:
+    """The head's own finish, as ``as-trained``, and the others that deployments have.
+
+    >>> list(finishes("xyxy-score-class"))
+    ['as-trained', 'box-offset-1', 'whole-pixels', 'clipped', 'score-0.25']
+    """
+    own = Finish(nms=0.45) if head == "fastestdet" else Finish()
+    changes = _ALWAYS if own.nms is None else {**_ALWAYS, **_WITH_NMS}
+    others = {name: replace(own, **change) for name, change in changes.items()}
+    return {OWN: own, **{name: other for name, other in others.items() if other != own}}
+
+
+def finish_of(head: Head, post: str) -> Finish:
+    """The finish of that name; BadInput names those there are."""
+    known = finishes(head)
+    if post not in known:
+        near = get_close_matches(post, known, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise BadInput(
+            f"post {post!r} given{hint}; a detector with {head} outputs has {', '.join(known)}"
+        )
+    return known[post]
+
+
+def head_of(outputs: Any) -> Head:
+    """The head that made `outputs`, by their shape; see the table above.
+
+    Raises:
+        BadModel: outputs of no known head.
+
+    >>> head_of(torch.zeros(1, 85, 22, 22)), head_of(torch.zeros(1, 300, 6))
+    ('fastestdet', 'xyxy-score-class')
+    """
+    match outputs:
+        case Tensor() if outputs.ndim == 4 and outputs.shape[1] > 5:
+            return "fastestdet"
+        case Tensor() if outputs.ndim == 3 and outputs.shape[2] == 6:
+            return "xyxy-score-class"
+        case [{"boxes": Tensor(), "scores": Tensor(), "labels": Tensor()}, *_]:
+            return "torchvision"
+        case _:
+            pass
+    given = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    raise BadModel(
+        f"the model answers {given} where a detector is needed; [b, 5 + classes, h, w] of "
+        "FastestDet, [b, n, 6] of x1 y1 x2 y2 score class, or a list of dicts of boxes, scores and "
+        "labels are allowed: wrap the model in a module that returns one of these"
+    )
+
+
+def class_count(head: Head, outputs: Any) -> int | None:
+    """How many classes the head tells apart, None where its outputs do not say."""
+    return outputs.shape[1] - 5 if head == "fastestdet" else None
+
+
+def candidates(head: Head, outputs: Any) -> list[Float[Tensor, "_ 6"]]:
+    """Boxes of each image, x1 y1 x2 y2 score class, in pixels of the model's input."""
+    match head:
+        case "fastestdet":
+            return list(_fastestdet(outputs))
+        case "xyxy-score-class":
+            return list(outputs)
+        case "torchvision":
+            return [_columns(each) for each in outputs]
+        case _:
+            assert_never(head)
+
+
+def _fastestdet(outputs: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b _ 6"]:
+    rows, columns = outputs.shape[2:]
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    centre = torch.stack([x, y]) + outputs[:, 1:3].tanh()
+    span = outputs[:, 3:5].sigmoid() * torch.tensor([columns, rows]).view(2, 1, 1)
+    share, label = outputs[:, 5:].max(1)
+    score = outputs[:, 0].clamp(0, 1) ** 0.6 * share.clamp(0, 1) ** 0.4
+    corners = torch.cat([centre - span / 2, centre + span / 2], 1) * _STRIDE
+    rest = torch.stack([score, label.to(score)], 1)
+    return torch.cat([corners, rest], 1).flatten(2).transpose(1, 2)
+
+
+def _columns(found: dict[str, Tensor]) -> Float[Tensor, "_ 6"]:
+    rest = torch.stack([found["scores"].float(), found["labels"].float()], 1)
+    return torch.cat([found["boxes"].float(), rest], 1)
+
+
+def finished(
+    boxes: Float[Tensor, "_ 6"], finish: Finish, place: Placement
+) -> Float[NDArray[np.float64], "_ 6"]:
+    """The best boxes, best first, in pixels of the image file.
+
+    >>> place = Placement(scale=(0.5, 0.5), offset=(2, 0), size=(8, 16))
+    >>> finished(torch.tensor([[0.0, 2.0, 4.0, 6.0, 0.9, 3.0]]), Finish(), place)[0, :4].tolist()
+    [0.0, 0.0, 8.0, 8.0]
+    """
+    boxes = boxes[boxes[:, 4] > finish.least]
+    boxes = boxes[boxes[:, 4].argsort(descending=True, stable=True)]
+    if finish.offset:
+        boxes = boxes - finish.offset * torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0, 0.0])
+    if finish.nms is not None:
+        boxes = boxes[:MOST] if finish.cut_first else boxes
+        groups = torch.zeros(len(boxes)) if finish.agnostic else boxes[:, 5]
+        boxes = boxes[batched_nms(boxes[:, :4], boxes[:, 4], groups, finish.nms)]
+    found = boxes[:MOST].double().numpy()
+    found[:, :4] = placed_back(found[:, :4], place)
+    if finish.clipped:
+        height, width = place.size
+        found[:, :4] = found[:, :4].clip(0, (width, height, width, height))
+    if finish.whole:
+        found[:, :4] = found[:, :4].round()
+    return found
+
+
+def placed_back(
+    corners: Float[NDArray[np.float64], "n 4"], place: Placement
+) -> Float[NDArray[np.float64], "n 4"]:
+    """Corners x1 y1 x2 y2 in pixels of the image file, given in pixels of the model's input."""
+    (down, across), (top, left) = place.scale, place.offset
+    return (corners - np.array([left, top] * 2)) / np.array([across, down] * 2)
+
+
+def overlaps(
+    a: Sequence[Any] | NDArray[np.float64],
+    b: Sequence[Any] | NDArray[np.float64],
+    crowd: NDArray[np.bool_] | None = None,
+) -> Float[NDArray[np.float64], "n m"]:
+    """Intersection over union of every box of `a` with every one of `b`.
+
+    Of a `crowd` in `b` it is the part of the box of `a` that lies inside, as COCO has it.
+
+    >>> overlaps([[0, 0, 2, 2]], [[1, 0, 3, 2]]).round(3).tolist()
+    [[0.333]]
+    """
+    one, two = (np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in (a, b))
+    low = np.maximum(one[:, None, :2], two[None, :, :2])
+    high = np.minimum(one[:, None, 2:], two[None, :, 2:])
+    shared = (high - low).clip(0).prod(2)
+    own, other = ((boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (one, two))
+    union = own[:, None] + other[None] - shared
+    if crowd is not None:
+        union = np.where(crowd[None], own[:, None], union)
+    return shared / np.maximum(union, np.finfo(float).tiny)

@@ -1,0 +1,278 @@
+"""Images with boxes: folders as YOLO lays them out, annotation files as COCO writes them.
+
+Edges that jut out of the image are clipped to it, since labelling tools round; a box that lies
+outside altogether is refused. A box without area stays and cannot be found, as in COCO's own
+evaluation. An image with no label file, or no annotation, is an image with nothing on it; only a
+YOLO folder without ``labels/`` is unlabelled.
+"""
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import yaml
+from jaxtyping import Float
+from numpy.typing import NDArray
+from PIL import Image
+
+from roadworthy.core.sources import MAX_CLASS_ID, Files, image_paths, reason
+from roadworthy.errors import BadData
+
+Rows = Float[NDArray[np.float64], "_ 6"]
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """Image files and what is on them.
+
+    Args:
+        files: the images.
+        rows: per image x1 y1 x2 y2 crowd class, the corners as shares of width and height; None
+            where nobody knows.
+    """
+
+    files: Files
+    rows: tuple[Rows | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, index: int) -> bytes:
+        """File content."""
+        return self.files.read(index)
+
+    def label(self, index: int) -> None:
+        """None: there is no one class."""
+
+    def name(self, index: int) -> str:
+        """Full path."""
+        return self.files.name(index)
+
+    def key(self, index: int) -> str:
+        """Path below the root and a hash of the boxes."""
+        rows = self.rows[index]
+        held = "unknown" if rows is None else hashlib.sha256(rows.tobytes()).hexdigest()
+        return f"{self.files.key(index)} {held}"
+
+    def known(self, index: int) -> bool:
+        """Whether somebody says what is on image `index`."""
+        return self.rows[index] is not None
+
+    def relative(self, index: int) -> Rows:
+        """Boxes of image `index` with corners as shares of its sides; none where unknown."""
+        rows = self.rows[index]
+        return np.zeros((0, 6)) if rows is None else rows
+
+    def truth(self, index: int) -> Rows | None:
+        """Boxes of image `index` in pixels of the upright image, None where unknown."""
+        if not self.known(index):
+            return None
+        width, height = _upright_size(self.read(index), self.name(index))
+        return self.relative(index) * np.array([width, height, width, height, 1.0, 1.0])
+
+
+def _upright_size(content: bytes, name: str) -> tuple[int, int]:
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            width, height = image.size
+            return (height, width) if turned else (width, height)
+    except Exception as error:
+        raise BadData(f"image {name} is corrupt or no image: {reason(error)}") from error
+
+
+def open_yolo(root: Path) -> tuple[Boxes, tuple[str, ...]]:
+    """Images below ``images/``, boxes of the same name below ``labels/``, and the class names.
+
+    A label file has lines of ``class cx cy w h``, the last four as shares of width and height.
+    Names are those of ``classes.yaml`` (``names``, a list or a mapping from ids); without that file
+    classes are called by their numbers.
+
+    Raises:
+        BadData: no images, or a label that is none; names file and line.
+    """
+    folder = root / "images"
+    paths = image_paths(folder) if folder.is_dir() else []
+    if not paths:
+        raise BadData(f"yolo:{root} has no images in {folder}; images/ and labels/ are needed")
+    names = _names(root / "classes.yaml")
+    labels = root / "labels"
+    inside = [path.relative_to(folder) for path in paths]
+    listed = [labels / path.with_suffix(".txt") for path in inside]
+    if labels.is_dir() and not any(path.is_file() for path in listed):
+        raise BadData(
+            f"yolo:{root} has no label file for any of {len(paths)} images, e.g. {listed[0]}; "
+            "give them the images' names, or remove labels/ to compare answers only"
+        )
+    limit = len(names) or MAX_CLASS_ID + 1
+    rows = tuple(_label_file(path, limit) if labels.is_dir() else None for path in listed)
+    keys = tuple(path.as_posix() for path in inside)
+    return Boxes(Files(folder, keys, (None,) * len(keys)), rows), names or _numbered(rows)
+
+
+def _numbered(rows: tuple[Rows | None, ...]) -> tuple[str, ...]:
+    highest = max((int(r[:, 5].max()) for r in rows if r is not None and len(r)), default=-1)
+    return tuple(map(str, range(highest + 1)))
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        return ()
+    try:
+        held: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadData(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    match held:
+        case {"names": [*names]} if names:
+            return tuple(map(str, names))
+        case {"names": {**names}} if names and sorted(names, key=str) == sorted(
+            range(len(names)), key=str
+        ):
+            return tuple(str(names[i]) for i in range(len(names)))
+        case _:
+            raise BadData(f"{path} names no classes; give names: a list, or ids from 0 with names")
+
+
+def _label_file(path: Path, limit: int) -> Rows:
+    if not path.is_file():
+        return np.zeros((0, 6))
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadData(f"label file {path} cannot be read as text: {reason(error)}") from error
+    found = [
+        _line(f"{path}, line {number}", text, limit)
+        for number, text in enumerate(lines, 1)
+        if text.strip()
+    ]
+    return np.array(found, np.float64).reshape(-1, 6)
+
+
+def _line(where: str, text: str, limit: int) -> list[float]:
+    label, *numbers = text.split()
+    values = [_number(each) for each in numbers]
+    if not label.isdecimal() or len(values) != 4 or not all(map(math.isfinite, values)):
+        raise BadData(f"{where}: {text[:60]!r} given; class cx cy w h is needed, five numbers")
+    # int() refuses thousands of digits.
+    if len(label) > 9 or int(label) >= limit:
+        raise BadData(f"{where}: class {label[:20]} given; 0 to {limit - 1} are allowed")
+    if not all(0 <= value <= 1 for value in values):
+        raise BadData(
+            f"{where}: {text[:60]!r} given; cx cy w h are shares of width and height, 0 to 1"
+        )
+    x, y, w, h = values
+    return [*_clipped(x - w / 2, y - h / 2, x + w / 2, y + h / 2), 0.0, float(label)]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _clipped(*corners: float) -> list[float]:
+    return [min(max(corner, 0.0), 1.0) for corner in corners]
+
+
+def open_coco(where: str) -> tuple[Boxes, tuple[str, ...], bool]:
+    """Images and boxes of ``IMAGES@annotations.json``, the class names, whether ids are ranks.
+
+    Classes are the ranks of the category ids, as detectors number them that know no background;
+    with ``?ids=file`` behind they are the file's ids, as torchvision's detectors answer.
+
+    Raises:
+        BadData: a file that is missing or no annotation file; names the annotation to blame.
+    """
+    spec, _, query = where.partition("?")
+    folder, _, listing = spec.rpartition("@")
+    if not folder or not listing or query not in ("", "ids=file"):
+        raise BadData(
+            f"data coco:{where} given; coco:IMAGES@annotations.json is allowed, ?ids=file behind it"
+        )
+    root, own_ids = Path(folder), query == "ids=file"
+    path = root / listing if (root / listing).is_file() else Path(listing)
+    source, names = _coco(root, path, own_ids)
+    return source, names, not own_ids
+
+
+def _coco(root: Path, path: Path, own_ids: bool) -> tuple[Boxes, tuple[str, ...]]:
+    held = _annotations(path)
+    ids = sorted(_integer(path, "category", each, "id") for each in held["categories"])
+    classes = {own: own if own_ids else rank for rank, own in enumerate(ids)}
+    images: dict[int, Mapping[str, Any]] = {
+        _integer(path, "image", each, "id"): each for each in held["images"]
+    }
+    found: dict[int, list[list[float]]] = {image: [] for image in images}
+    for each in held["annotations"]:
+        image = _integer(path, "annotation", each, "image_id")
+        label = _integer(path, "annotation", each, "category_id")
+        where = f"{path}, annotation {each.get('id')}"
+        if image not in images or label not in classes:
+            raise BadData(f"{where}: image {image}, category {label} given; one is not in the file")
+        row = _bbox(where, each.get("bbox"), images[image])
+        found[image].append([*row, float(bool(each.get("iscrowd"))), float(classes[label])])
+    keys = tuple(str(each.get("file_name")) for each in images.values())
+    if not any((root / key).is_file() for key in keys):
+        raise BadData(
+            f"none of the {len(keys)} images of {path} is in {root}; give "
+            "coco:IMAGES@annotations.json"
+        )
+    rows = tuple(np.array(found[image], np.float64).reshape(-1, 6) for image in images)
+    by_id = {classes[each["id"]]: str(each.get("name")) for each in held["categories"]}
+    names = tuple(by_id.get(i, str(i)) for i in range(max(by_id) + 1))
+    return Boxes(Files(root, keys, (None,) * len(keys)), rows), names
+
+
+def _annotations(path: Path) -> dict[str, list[dict[str, Any]]]:
+    try:
+        held: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadData(f"annotation file {path} cannot be read: {reason(error)}") from error
+    match held:
+        case {"images": [_, *_], "annotations": [*_], "categories": [_, *_]}:
+            entries = [*held["images"], *held["annotations"], *held["categories"]]
+            if all(isinstance(each, dict) for each in entries):
+                return cast("dict[str, list[dict[str, Any]]]", held)
+        case _:
+            pass
+    raise BadData(
+        f"{path} is no annotation file; images, annotations and categories are needed, lists of "
+        "objects"
+    )
+
+
+def _integer(path: Path, kind: str, entry: Mapping[str, Any], name: str) -> int:
+    value = entry.get(name)
+    if not isinstance(value, int) or not 0 <= value <= (
+        MAX_CLASS_ID if kind == "category" else 2**63
+    ):
+        raise BadData(f"{path}: {kind} {entry.get('id')} has {name} {value!r}; a number is needed")
+    return value
+
+
+def _bbox(where: str, bbox: Any, image: Mapping[str, Any]) -> list[float]:
+    match bbox, image:
+        case (
+            [
+                float() | int() as x,
+                float() | int() as y,
+                float() | int() as w,
+                float() | int() as h,
+            ],
+            {"width": int() as width, "height": int() as height},
+        ) if all(map(math.isfinite, bbox)) and min(width, height) > 0 and min(w, h) >= 0:
+            if x >= width or y >= height or x + w < 0 or y + h < 0:
+                raise BadData(f"{where}: bbox {bbox} is outside the image of {width}x{height}")
+            return _clipped(x / width, y / height, (x + w) / width, (y + h) / height)
+        case _:
+            raise BadData(
+                f"{where}: bbox {bbox} given on an image of {image.get('width')}x"
+                f"{image.get('height')}; [x, y, width, height] in pixels are needed, and both sizes"
+            )

@@ -1,0 +1,143 @@
+"""The tables that come first where a page holds several runs: one for each kind of run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from roadworthy.report import words
+from roadworthy.report.blame import BlameView, best
+from roadworthy.report.road import mean_and_worst, read_loss, stages_of
+from roadworthy.report.roadview import RoadView, trained
+from roadworthy.report.views import RunView, setting
+
+View = RunView | RoadView | BlameView
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: the words shown, the number it sorts by, and smaller words below."""
+
+    shown: str
+    order: float | str
+    small: str = ""
+
+
+@dataclass(frozen=True)
+class Board:
+    """A sortable table; the first cell of a row leads to its run. `words` columns are text."""
+
+    title: str
+    note: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[View, tuple[Cell, ...]], ...]
+    words: frozenset[str] = frozenset({"Run", "Bits", "Method", "Model", "Largest share", "Mend"})
+
+
+COLUMNS = (
+    *("Run", "Bits", "Result", "Change", "Float"),
+    *("Agreement", "Speed", "Size", "Took", "Method"),
+)
+
+
+def boards(views: Sequence[View]) -> tuple[Board, ...]:
+    """The tables of the kinds that occur."""
+    runs = [view for view in views if isinstance(view, RunView)]
+    roads = [view for view in views if isinstance(view, RoadView)]
+    blames = [view for view in views if isinstance(view, BlameView)]
+    found = (
+        [Board("", "", COLUMNS, tuple((run, _run(run, views)) for run in runs))] if runs else [],
+        [_leaderboard(roads)] if roads else [],
+        [_blames(blames)] if blames else [],
+    )
+    return tuple(board for each in found for board in each)
+
+
+def compare(run: RunView) -> tuple[Cell, ...]:
+    """The run's row of the comparison, in the order of COLUMNS."""
+    facts, tree = run.facts, run.facts.tree
+    before, final = facts.score("float"), facts.final
+    method = setting(tree, "method") or "–"
+    seconds = tree.number("seconds")
+    return (
+        Cell(facts.folder, facts.folder),
+        Cell(facts.bits or "–", facts.bits),
+        _cell(words.points, final.value if final else None),
+        _cell(words.signed, facts.change),
+        _cell(words.points, before.value if before else None),
+        _cell(words.percent, facts.agreement),
+        _cell(words.times, facts.speedup),
+        _cell(words.times, facts.size_ratio),
+        _cell(words.duration, seconds),
+        Cell(method, method),
+    )
+
+
+def _run(run: RunView, views: Sequence[View]) -> tuple[Cell, ...]:
+    first, *others = compare(run)
+    several = len({view.title for view in views}) > 1
+    return (Cell(first.shown, first.order, run.title if several else ""), *others)
+
+
+def _leaderboard(roads: Sequence[RoadView]) -> Board:
+    stages = stages_of([row for road in roads for row in road.rows])
+    metrics = {road.tree.text("metric") or "" for road in roads}
+    lines = [
+        (road, (*_model(road, len(metrics) > 1), *(_stage(road, s) for s in stages), _worst(road)))
+        for road in roads
+    ]
+    columns = ("Model", "As trained", *(words.capital(stage) for stage in stages), "Combined")
+    note = (
+        "Points that each stage loses: the mean over its different options, and the worst in "
+        "brackets. Combined: the worst of every stage together."
+    )
+    return Board("Road tests", note, columns, tuple(lines))
+
+
+def _model(road: RoadView, several: bool) -> tuple[Cell, Cell]:
+    value = road.tree.number("value")
+    metric = road.tree.text("metric") or ""
+    order = "" if value is None else value
+    return (
+        Cell(road.title, road.title, road.folder),
+        Cell(trained(road.tree), order, metric if several else ""),
+    )
+
+
+def _stage(road: RoadView, stage: str) -> Cell:
+    found = mean_and_worst(road.rows, stage)
+    if found is None:
+        return Cell("–", "")
+    return Cell(f"{words.fine(found[0])} ({words.fine(found[1])})", found[0])
+
+
+def _worst(road: RoadView) -> Cell:
+    rungs = [loss for row in road.tree.rows("ladder") if (loss := read_loss(row.get("loss")))]
+    if not rungs:
+        return Cell("–", "")
+    interval = words.between(rungs[-1]).strip(" ()")
+    return Cell(words.fine(rungs[-1].value), rungs[-1].value, interval)
+
+
+def _blames(blames: Sequence[BlameView]) -> Board:
+    columns = ("Run", "Points lost", "Largest share", "Mend", "Buys back")
+    note = "What a deployment loses, which stage is to blame, and which one to mend first."
+    return Board("Attributions", note, columns, tuple((run, _blame(run)) for run in blames))
+
+
+def _blame(run: BlameView) -> tuple[Cell, ...]:
+    worst, mend = run.shares[0] if run.shares else None, best(run)
+    gain = mend.bought_back if mend else None
+    return (
+        Cell(run.folder, run.folder, run.title),
+        _cell(words.fine, run.total.value if run.total else None),
+        Cell(f"{worst.stage} {words.fine(worst.loss.value)}", worst.stage)
+        if worst
+        else Cell("–", ""),
+        Cell(mend.stage if mend else "–", mend.stage if mend else ""),
+        _cell(words.fine, gain.value if gain else None),
+    )
+
+
+def _cell(show: words.Show, value: float | None) -> Cell:
+    return Cell(show(value), "" if value is None else value)
