@@ -55,7 +55,7 @@ def test_everything_promised_is_there(done: Path) -> None:
     assert run["parity"]["agreement"] >= 0.995
     assert run["seconds"] > 0
     assert run["peak_memory_mb"] > 0
-    assert {unit["name"] for unit in run["units"]} == {"0", "2", "3", "6"}
+    assert {unit["name"] for unit in run["units"]} == {"0", "2", "3", "6", "network"}
     assert {row["layer"] for row in run["sensitivity"]} == {row["name"] for row in run["layers"]}
     assert "Most sensitive layers" in (done / "report.html").read_text()
 

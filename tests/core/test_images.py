@@ -105,7 +105,7 @@ def test_a_file_holds_every_stage(tmp_path: Path) -> None:
         ({"decode": "opencv2"}, "did you mean opencv"),
         ({"resize": "pillow-bilinaer"}, "did you mean pillow-bilinear"),
         ({"geometry": "stretch"}, "squash, letterbox"),
-        ({"colour": "cmyk"}, "rgb, bgr"),
+        ({"colour": "cmyk"}, "rgb, yuv444"),
         ({"decode": 3}, "the name of one"),
         ({"precision": "int8"}, "float32, float16"),
         ({"size": 9}, "given alone"),
