@@ -31,7 +31,7 @@ from roadworthy.errors import BadData, BadModel
 from roadworthy.noise.systems import System
 from roadworthy.noise.tree import Sight, rasters, sight
 
-SHARD = 512
+SHARD = 128
 """Images that are finished and kept together."""
 
 
