@@ -170,7 +170,7 @@ def test_a_network_of_one_tensor_is_captured_and_cast() -> None:
         fleet = Deployments(Grid().eval(), None, "cpu", raw=True)
     images = torch.rand(2, 3, 64, 64)
     fleet.show(images)
-    assert fleet.models == ()
+    assert fleet.models() == []
     own = fleet(System(stages))(images)
     half = fleet(System(stages, runtime="torch-bf16"))(images)
     assert own.shape == half.shape == (2, 8, 4, 4)

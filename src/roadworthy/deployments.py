@@ -79,23 +79,23 @@ class Deployments:
         """Preprocessed images: their shape is the model's, integers are calibrated on them."""
         self._images = images
 
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The changes that the network admits; none of an ONNX file."""
+    def models(self) -> list[tuple[str, str | None]]:
+        """The changes of the network, each with what keeps it from running; none of a file."""
         if self._module is None:
-            return ()
+            return []
         try:
-            return changes(self._captured())
+            names = changes(self._captured())
         except BadModel as error:
             if not self._raw:
                 raise
             self.settings["model changes"] = {"missing": str(error)}
-            return ()
+            return []
+        return [(name, self._obstacle(System(self.preprocess, model=name))) for name in names]
 
     def runtimes(self) -> list[tuple[str, str | None]]:
         """The other runtimes and precisions, each with what keeps it from running here."""
         names = FILE_RUNTIMES[1:] if self._module is None else TORCH_RUNTIMES
-        return [(name, self._obstacle(name)) for name in names]
+        return [(name, self._obstacle(System(self.preprocess, runtime=name))) for name in names]
 
     def __call__(self, system: System) -> Predictor:
         """The predictor of a system; only its model and runtime matter."""
@@ -107,9 +107,9 @@ class Deployments:
             self.settings[" ".join(dict.fromkeys(key))] = taken | own
         return self._made[key]
 
-    def _obstacle(self, runtime: str) -> str | None:
+    def _obstacle(self, system: System) -> str | None:
         try:
-            self(System(self.preprocess, runtime=runtime))(self._shown()[:1])
+            self(system)(self._shown()[:1])
         except RoadworthyError as error:
             return str(error)
         return None

@@ -28,6 +28,7 @@ from roadworthy.requests import (
     parse_bits,
     parse_kept,
     parse_memory,
+    parse_stages,
 )
 
 MODEL = (
@@ -277,12 +278,12 @@ def evaluate_request(given: argparse.Namespace) -> EvaluateRequest:
 
 def noise_request(given: argparse.Namespace) -> NoiseRequest:
     """The request that was typed; BadInput where a value is not allowed."""
-    stages = tuple(name.strip() for name in given.stages.split(",") if name.strip())
+    stages = [name.strip() for name in given.stages.split(",") if name.strip()]
     return NoiseRequest(
         given.model,
         _road_choice(given),
         given.out,
-        stages,  # pyright: ignore[reportArgumentType]
+        parse_stages(stages),
         given.combine,
         given.tolerance,
     )

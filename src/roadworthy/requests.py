@@ -5,9 +5,10 @@ is imported here: `roadworthy --help` reads this module.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from roadworthy.errors import BadInput
 
@@ -67,6 +68,17 @@ def parse_kept(text: str) -> tuple[Kept, ...]:
             case other:
                 raise BadInput(f"--keep-8bit {other!r} given; first, last, first,last or none")
     return tuple(kept)
+
+
+def parse_stages(names: Sequence[str]) -> tuple[StageName, ...]:
+    """Stages of the road test.
+
+    >>> parse_stages(["decode", "resize"])
+    ('decode', 'resize')
+    """
+    for name in names:
+        one_of("stage", name, get_args(StageName))
+    return cast(tuple[StageName, ...], tuple(names))
 
 
 def one_of(what: str, given: str, allowed: tuple[str, ...]) -> None:
@@ -244,8 +256,7 @@ class NoiseRequest:
     tolerance: float = 0.0
 
     def __post_init__(self) -> None:
-        for stage in self.stages:
-            one_of("stage", stage, get_args(StageName))
+        parse_stages(self.stages)
         one_of("--combine", self.combine, get_args(Combine))
         if not 0 <= self.tolerance < 255:
             raise BadInput(f"--tolerance {self.tolerance} given; 0 to 255 levels are allowed")

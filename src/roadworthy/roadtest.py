@@ -28,7 +28,13 @@ from roadworthy.noise.options import Option, options
 from roadworthy.noise.pictures import pictures
 from roadworthy.noise.sweep import Bench, Findings
 from roadworthy.noise.systems import System
-from roadworthy.requests import AttributeRequest, IdentifyRequest, NoiseRequest, RoadChoice
+from roadworthy.requests import (
+    AttributeRequest,
+    IdentifyRequest,
+    NoiseRequest,
+    RoadChoice,
+    parse_stages,
+)
 
 CALIBRATION = 256
 """Images that integer precisions are calibrated on, without their labels."""
@@ -47,6 +53,8 @@ def check(model: str | nn.Module, data: str, out: str | Path, **choices: Any) ->
         choices: fields of `NoiseRequest` and `RoadChoice`, e.g. ``stages=("decode", "resize")``.
     """
     own = {k: choices.pop(k) for k in ("stages", "combine", "tolerance") if k in choices}
+    if "stages" in own:
+        own["stages"] = parse_stages(own["stages"])
     return noise_to_dir(NoiseRequest(model, RoadChoice(data, **choices), Path(out), **own))
 
 
@@ -232,7 +240,7 @@ def task_of(dataset: Dataset, outputs: Any) -> Task:
 def _offered(
     fleet: Deployments, base: System, request: NoiseRequest, posts: Sequence[str]
 ) -> list[Option]:
-    models = fleet.models if "model" in request.stages else ()
+    models = fleet.models() if "model" in request.stages else ()
     runtimes = fleet.runtimes() if "runtime" in request.stages else ()
     found = options(base, request.stages, models, runtimes, posts)
     return [_batchable(option, base) for option in found]

@@ -35,7 +35,7 @@ class Option:
 def options(
     base: System,
     stages: Sequence[Stage],
-    models: Sequence[str] = (),
+    models: Sequence[tuple[str, str | None]] = (),
     runtimes: Sequence[tuple[str, str | None]] = (),
     posts: Sequence[str] = (),
 ) -> list[Option]:
@@ -44,8 +44,7 @@ def options(
     Args:
         base: the training system.
         stages: which to look at.
-        models: changes that the network admits.
-        runtimes: names of the others, and what is missing for them.
+        models, runtimes: changes of the network and other runtimes, and what is missing for them.
         posts: other ways to turn outputs into answers.
     """
     found: list[Option] = []
@@ -58,7 +57,7 @@ def options(
             case "normalise":
                 found += _normalisations(base)
             case "model":
-                found += [Option(stage, name, replace(base, model=name)) for name in models]
+                found += [Option(stage, n, replace(base, model=n), m) for n, m in models]
             case "runtime":
                 found += [Option(stage, n, replace(base, runtime=n), m) for n, m in runtimes]
             case "post":
