@@ -48,7 +48,7 @@ def sweep(model: str, data: str, images: int, scratch: Path) -> tuple[float, int
     start = time.perf_counter()
     record = noise_to_dir(request).to_dict()
     heads = {(r["stage"], r["class"]) for r in record["rows"] if r["class"] == r["option"]}
-    return time.perf_counter() - start, 1 + len(heads) + 2 * len(record["ladder"])
+    return time.perf_counter() - start, 2 + len(heads) + len(record["ladder"]) - 1
 
 
 def one_by_one(model: str, data: str, images: int, scratch: Path) -> tuple[float, int]:

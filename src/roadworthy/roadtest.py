@@ -76,7 +76,7 @@ def noise_to_dir(request: NoiseRequest) -> RunRecord:
     seed = request.road.seed
     alone = study.measure(bench, base, [o.system for o in chosen], seed, "one change at a time")
     rows = study.filled(rows, offered, alone)
-    rungs = study.stacked(bench, base, study.worst_of_each(rows, chosen), seed)
+    rungs = study.stacked(alone, study.worst_of_each(rows, chosen), seed)
     images = len(alone.findings.indices)
     table = [row_of(row) for row in rows]
     numbers: dict[str, Any] = {

@@ -45,9 +45,13 @@ def test_numbers_of_a_class_are_those_of_its_head(photos) -> None:  # noqa: F811
     assert done["none"].loss is None
 
 
+def measured(photos, chosen) -> study.Measured:  # noqa: F811
+    return study.measure(bench(photos), BASE, [option.system for option in chosen], 0, "alone")
+
+
 def test_the_ladder_stacks_and_ends_in_all_of_them(photos) -> None:  # noqa: F811
     chosen = [OPTIONS[1], OPTIONS[4]]
-    rungs = study.stacked(bench(photos), BASE, chosen, 0)
+    rungs = study.stacked(measured(photos, chosen), chosen, 0)
     assert [rung.option for rung in rungs] == ["opencv-nearest", "bgr"]
     assert rungs[0].added == rungs[0].alone == rungs[0].loss.value
     assert sum(rung.added for rung in rungs) == pytest.approx(rungs[-1].loss.value)
@@ -58,7 +62,8 @@ def test_exhaustive_search_finds_at_least_what_the_ladder_finds(photos) -> None:
     rows = study.exhaustive(bench(photos), BASE, chosen, 0)
     assert len(rows) == 3 * 2
     assert rows[0]["value"] == max(row["value"] for row in rows)
-    rungs = study.stacked(bench(photos), BASE, [OPTIONS[1], OPTIONS[4]], 0)
+    both = [OPTIONS[1], OPTIONS[4]]
+    rungs = study.stacked(measured(photos, both), both, 0)
     assert rows[0]["value"] >= rungs[-1].loss.value
 
 

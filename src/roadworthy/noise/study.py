@@ -171,18 +171,24 @@ def ladder(base: System, chosen: Sequence[Option]) -> list[System]:
     return systems
 
 
-def stacked(bench: Bench, base: System, chosen: Sequence[Option], seed: int) -> list[Rung]:
-    """What each rung of the ladder adds, beside what its option costs alone."""
-    if not chosen:
+def stacked(alone: Measured, chosen: Sequence[Option], seed: int) -> list[Rung]:
+    """What each rung of the ladder adds, beside what its option costs alone.
+
+    Args:
+        alone: where every option of `chosen` was measured by itself; the first rung is there too.
+        chosen: one option per stage.
+        seed: of the intervals, as `alone` was measured with.
+    """
+    steps = ladder(alone.base, chosen)
+    if not steps:
         return []
-    systems = [*ladder(base, chosen), *(option.system for option in chosen)]
-    measured = measure(bench, base, systems, seed, "the worst of each stage stacked")
+    measured = measure(alone.bench, alone.base, steps[1:], seed, "the worst of each stage stacked")
+    losses = [alone.loss(steps[0]), *map(measured.loss, steps[1:])]
     rungs: list[Rung] = []
     before = 0.0
-    for option, system in zip(chosen, ladder(base, chosen), strict=True):
-        loss = estimate(measured.loss(system))
-        alone = float(measured.loss(option.system)[0])
-        rungs.append(Rung(option.stage, option.name, loss, loss.value - before, alone))
+    for option, resampled in zip(chosen, losses, strict=True):
+        loss, own = estimate(resampled), float(alone.loss(option.system)[0])
+        rungs.append(Rung(option.stage, option.name, loss, loss.value - before, own))
         before = loss.value
     return rungs
 
