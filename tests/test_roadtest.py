@@ -103,6 +103,27 @@ def test_attribution_from_files(place: Path, capsys) -> None:
     assert "none.yaml cannot be read" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("post: foo", "post 'foo' given; as-trained, half-softmax are allowed"),
+        ("runtime: foo", "runtime 'foo' given"),
+        ("model: foo", "model 'foo' given; as-trained, ceil-mode are allowed"),
+        ("1: 2", "1"),
+        ("geometry: short-side", "add crop"),
+    ],
+)
+def test_what_a_deployment_file_may_not_say(place: Path, capsys, line, message) -> None:
+    stages = {"resize": "opencv-linear", "geometry": "squash", "size": 16}
+    kept = [f"{k}: {v}" for k, v in stages.items() if not line.startswith(k)]
+    (place / "bad.yaml").write_text("\n".join([*kept, line]))
+    asked = ["--data", f"imagefolder:{place}/photos", "--deploy", str(place / "bad.yaml")]
+    assert main(["noise", "attribute", f"py:{place}/net.py:build", *asked]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+
+
 def test_identification_from_files(place: Path, capsys) -> None:
     stages = Preprocess(resize="opencv-area", geometry="squash", size=(24, 24), colour="bgr")
     photo = place / "photos" / "a" / "0.jpg"
@@ -141,6 +162,7 @@ def test_python_checks_a_module(place: Path) -> None:
     ("extra", "message"),
     [
         (["--stages", "decode,resise"], "stage 'resise' given"),
+        (["--stages", ","], "stage '' given"),
         (["--tolerance", "-1"], "--tolerance -1.0 given"),
         (["--limit", "0"], "--limit 0 given"),
     ],

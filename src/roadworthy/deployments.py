@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -23,6 +24,7 @@ from roadworthy.evaluate import recorded_preprocess
 from roadworthy.journey import digest, quantize
 from roadworthy.noise.changes import changed, changes
 from roadworthy.noise.systems import AS_TRAINED, System
+from roadworthy.requests import one_of
 
 FILE_RUNTIMES = (
     "onnxruntime-all",
@@ -91,6 +93,15 @@ class Deployments:
             self.settings["model changes"] = {"missing": str(error)}
             return []
         return [(name, self._obstacle(System(self.preprocess, model=name))) for name in names]
+
+    def check(self, system: System, posts: Sequence[str]) -> None:
+        """BadInput where `system` names a change, a runtime or a finish that is not known here."""
+        runtimes = FILE_RUNTIMES if self._module is None else TORCH_RUNTIMES
+        named = (("runtime", system.runtime, runtimes), ("post", system.post, tuple(posts)))
+        for what, given, known in named:
+            one_of(what, given, (AS_TRAINED, *known))
+        if system.model != AS_TRAINED:
+            one_of("model", system.model, (AS_TRAINED, *(name for name, _ in self.models())))
 
     def runtimes(self) -> list[tuple[str, str | None]]:
         """The other runtimes and precisions, each with what keeps it from running here."""

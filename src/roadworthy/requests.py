@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from roadworthy.errors import BadInput
 
@@ -71,14 +71,15 @@ def parse_kept(text: str) -> tuple[Kept, ...]:
 
 
 def parse_stages(names: Sequence[str]) -> tuple[StageName, ...]:
-    """Stages of the road test.
+    """Stages of the road test, in the order in which an image meets them.
 
-    >>> parse_stages(["decode", "resize"])
+    >>> parse_stages(["resize", "decode", "resize"])
     ('decode', 'resize')
     """
-    for name in names:
-        one_of("stage", name, get_args(StageName))
-    return cast(tuple[StageName, ...], tuple(names))
+    known: tuple[StageName, ...] = get_args(StageName)
+    for name in names or ("",):
+        one_of("stage", name, known)
+    return tuple(stage for stage in known if stage in names)
 
 
 def one_of(what: str, given: str, allowed: tuple[str, ...]) -> None:

@@ -117,12 +117,16 @@ def attribute_run(request: AttributeRequest) -> RunRecord:
     fleet, bench = open_road(request.model, request.road, folder)
     train = system_from(request.train) if request.train else System(fleet.preprocess)
     deploy = system_from(request.deploy)
+    for system in (train, deploy):
+        fleet.check(system, bench.task.posts)
+        _check_size(system)
     found = study.attribute(bench, train, deploy, request.road.seed)
     best = max(found.bought_back, key=lambda stage: found.bought_back[stage].value)
     numbers = {
         "metric": bench.task.metric,
         "judged_by": _judge(bench),
-        "n": len(bench.dataset),
+        "n": found.images,
+        "skipped": list(found.bad),
         "total": asdict(found.total),
         "shares": {stage: share.value for stage, share in found.shares.items()},
         "intervals": {stage: [s.low, s.high] for stage, s in found.shares.items()},
@@ -176,9 +180,10 @@ def system_from(path: Path) -> System:
         raise BadPreprocess(f"system file {path} cannot be read: {reason}") from error
     if not isinstance(values, dict):
         raise BadPreprocess(f"system file {path} holds no stages, e.g. resize: opencv-linear")
-    rest = {name: str(values.pop(name)) for name in _REST if name in values}
+    named = {str(name): value for name, value in values.items()}
+    rest = {name: str(named.pop(name)) for name in _REST if name in named}
     try:
-        return System(Preprocess.from_dict(values), **rest)
+        return System(Preprocess.from_dict(named), **rest)
     except BadPreprocess as error:
         raise BadPreprocess(f"system file {path}: {error}") from error
 
@@ -252,6 +257,15 @@ def _batchable(option: Option, base: System) -> Option:
     if option.missing or fixed is None or now is not None:
         return option
     return replace(option, missing="makes inputs of different sizes; give the preprocessing a crop")
+
+
+def _check_size(system: System) -> None:
+    stages = system.preprocess
+    if stages.geometry is not None and stages.output_size is None:
+        raise BadPreprocess(
+            f"geometry {stages.geometry} without a crop makes inputs of different sizes; "
+            "add crop: PIXELS, or take squash or letterbox"
+        )
 
 
 def _judge(bench: Bench) -> str:

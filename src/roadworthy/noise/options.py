@@ -8,7 +8,6 @@ from roadworthy.core.colours import COLOURS, Colour, find_colour
 from roadworthy.core.decoders import DECODERS
 from roadworthy.core.images import Geometry
 from roadworthy.core.resizers import RESIZERS
-from roadworthy.errors import BadInput
 from roadworthy.noise.systems import Stage, System
 
 Normalisation = tuple[str, tuple[float, float, float], tuple[float, float, float]]
@@ -108,11 +107,3 @@ def _normalisations(base: System) -> Iterator[Option]:
 
 def _changed(base: System, **stages: Any) -> System:
     return replace(base, preprocess=replace(base.preprocess, **stages))
-
-
-def check_stages(given: Sequence[str], known: Sequence[Stage]) -> tuple[Stage, ...]:
-    """`given` as stages, in the order of `known`; BadInput names those there are."""
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise BadInput(f"stage {unknown[0]!r} given; {', '.join(known)} are allowed")
-    return tuple(stage for stage in known if stage in given)

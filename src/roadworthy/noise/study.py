@@ -237,11 +237,14 @@ class Attribution:
         total: points that the deployment loses.
         shares: of each stage; they sum to the total.
         bought_back: what the deployment gains if this one stage is made as it was trained.
+        images: that all systems could read, and what was wrong with the others.
     """
 
     total: Estimate
     shares: Mapping[Stage, Estimate]
     bought_back: Mapping[Stage, Estimate]
+    images: int
+    bad: tuple[str, ...]
 
 
 def attribute(bench: Bench, train: System, deploy: System, seed: int) -> Attribution:
@@ -264,4 +267,6 @@ def attribute(bench: Bench, train: System, deploy: System, seed: int) -> Attribu
         estimate(total),
         {stage: estimate(share) for stage, share in shares(losses, stages).items()},
         {stage: estimate(total - rest) for stage, rest in without.items()},
+        len(measured.findings.indices),
+        tuple(measured.findings.bad.values()),
     )

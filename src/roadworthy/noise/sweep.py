@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -118,8 +119,9 @@ def sweep(bench: Bench, base: System, systems: Sequence[System], what: str) -> F
 
 def _shard(bench: Bench, base: System, systems: Sequence[System], start: int) -> Findings:
     path = bench.kept / f"{start:08d}-{_digest(systems)}.npz" if bench.kept else None
-    if path is not None and path.is_file():
-        return _load(path, systems)
+    known = _load(path, systems) if path is not None and path.is_file() else None
+    if known is not None:
+        return known
     indices = range(start, min(start + SHARD, len(bench.dataset)))
     found = _judge(bench, base, systems, indices)
     if path is not None:
@@ -241,12 +243,15 @@ def _save(path: Path, found: Findings, systems: Sequence[System]) -> None:
         np.savez_compressed(temporary, allow_pickle=False, **arrays)
 
 
-def _load(path: Path, systems: Sequence[System]) -> Findings:
-    with np.load(path, allow_pickle=False) as store:
-        fields = ("evidence", "flips", "brief")
-        evidence, flips, brief = (
-            {system: store[f"{field}-{number}"] for number, system in enumerate(systems)}
-            for field in fields
-        )
-        bad = {int(index): why for index, why in json.loads(str(store["bad"])).items()}
-        return Findings(evidence, flips, brief, store["indices"], bad)
+def _load(path: Path, systems: Sequence[System]) -> Findings | None:
+    """What was kept, None where the file was damaged since."""
+    try:
+        with np.load(path, allow_pickle=False) as store:
+            evidence, flips, brief = (
+                {system: store[f"{field}-{number}"] for number, system in enumerate(systems)}
+                for field in ("evidence", "flips", "brief")
+            )
+            bad = {int(index): why for index, why in json.loads(str(store["bad"])).items()}
+            return Findings(evidence, flips, brief, store["indices"], bad)
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None
