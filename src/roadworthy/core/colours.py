@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from roadworthy.core.libraries import find, hint, installed_version
+from roadworthy.core.libraries import Implementation, find
 from roadworthy.core.resizers import Raster
 from roadworthy.core.sources import Pixels
 from roadworthy.errors import BadPreprocess
@@ -31,28 +31,12 @@ _ZERO = np.array([16, 128, 128])
 
 
 @dataclass(frozen=True)
-class Colour:
+class Colour(Implementation):
     """One way from RGB to what the model gets.
 
     Args:
-        name: what users write.
-        library: distribution whose code runs.
         flags: of NV12 the conventions of the encoder and the decoder, then how it is decoded.
-        extra: extra of roadworthy that brings the library, None where it is always there.
     """
-
-    name: str
-    library: str
-    flags: tuple[str, ...] = ()
-    extra: str | None = None
-
-    def version(self) -> str | None:
-        """Version of the library, None where it is missing."""
-        return installed_version(self.library)
-
-    def missing(self) -> str | None:
-        """None where it can be used, else what to install, in one line."""
-        return None if self.version() else hint(self.library, self.extra)
 
     @property
     def blue_first(self) -> bool:

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from roadworthy.core import codecs
-from roadworthy.core.libraries import find, hint, installed_version
+from roadworthy.core.libraries import Implementation, find
 from roadworthy.core.sources import (
     Pixels,
     allow_large_images,
@@ -33,33 +33,17 @@ from roadworthy.errors import BadData, BadPreprocess
 
 
 @dataclass(frozen=True)
-class Decoder:
+class Decoder(Implementation):
     """Turns file content into upright 8-bit RGB pixels ``[h w 3]``.
 
     Args:
-        name: what a preprocess spec says.
-        library: distribution whose version is recorded.
         flags: what is switched on, or which of the decoders in the library is used.
-        extra: pip extra of roadworthy that brings the library; None for a required dependency.
 
     >>> png = io.BytesIO()
     >>> Image.new("RGB", (4, 2), (255, 0, 0)).save(png, "PNG")
     >>> find_decoder("opencv")(png.getvalue(), "red.png")[0, 0]
     array([255,   0,   0], dtype=uint8)
     """
-
-    name: str
-    library: str
-    flags: tuple[str, ...] = ()
-    extra: str | None = None
-
-    def version(self) -> str | None:
-        """Installed version of the library, None where it is missing."""
-        return installed_version(self.library)
-
-    def missing(self) -> str | None:
-        """None if the library is installed, else one line that says how to install it."""
-        return None if self.version() else hint(self.library, self.extra)
 
     def __call__(self, content: bytes, name: str) -> Pixels:
         """Pixels of the image `name`.

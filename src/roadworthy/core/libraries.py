@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module, metadata
@@ -22,6 +23,31 @@ class Named(Protocol):
     def name(self) -> str:
         """What users write."""
         ...
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """What some library does, under a name of ours; its kinds add the call.
+
+    Args:
+        name: what users write.
+        library: distribution whose code runs and whose version is recorded.
+        flags: how it is used, in the words of its kind.
+        extra: extra of roadworthy that brings the library, None where it is always there.
+    """
+
+    name: str
+    library: str
+    flags: tuple[str, ...] = ()
+    extra: str | None = None
+
+    def version(self) -> str | None:
+        """Version of the library, None where it is missing."""
+        return installed_version(self.library)
+
+    def missing(self) -> str | None:
+        """None where it can be used, else what to install, in one line."""
+        return None if self.version() else hint(self.library, self.extra)
 
 
 Option = TypeVar("Option", bound=Named)

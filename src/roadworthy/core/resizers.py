@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from roadworthy.core.libraries import find, hint, installed_version, load
+from roadworthy.core.libraries import Implementation, find, load
 from roadworthy.core.sources import Pixels
 from roadworthy.errors import BadPreprocess
 
@@ -21,28 +21,12 @@ _MNN = Lock()
 
 
 @dataclass(frozen=True)
-class Resizer:
+class Resizer(Implementation):
     """One way to bring an image to a size.
 
     Args:
-        name: what users write.
-        library: distribution whose code runs.
         flags: the filter by the library's own name, then how it is used.
-        extra: extra of roadworthy that brings the library, None where it is always there.
     """
-
-    name: str
-    library: str
-    flags: tuple[str, ...] = ()
-    extra: str | None = None
-
-    def version(self) -> str | None:
-        """Version of the library, None where it is missing."""
-        return installed_version(self.library)
-
-    def missing(self) -> str | None:
-        """None where it can be used, else what to install, in one line."""
-        return None if self.version() else hint(self.library, self.extra)
 
     def __call__(self, pixels: Pixels, size: Size) -> Raster:
         """RGB ``[h w 3]`` at `size` (height, width): 8 bit, or float32 not rounded, 0 to 255.
