@@ -8,7 +8,8 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from roadworthy.core.data import batches, load_data
+from roadworthy.core.batches import batches
+from roadworthy.core.data import load_data
 from roadworthy.core.images import Preprocess
 from roadworthy.core.predict import TorchPredictor
 from roadworthy.core.runs import RunRecord

@@ -19,7 +19,7 @@ _HOMES = {
     "LoadedModel": "roadworthy.core.models",
     "load_data": "roadworthy.core.data",
     "Dataset": "roadworthy.core.data",
-    "batches": "roadworthy.core.data",
+    "batches": "roadworthy.core.batches",
     "Preprocess": "roadworthy.core.images",
     "Predictor": "roadworthy.core.predict",
     "TorchPredictor": "roadworthy.core.predict",

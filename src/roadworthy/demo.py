@@ -18,7 +18,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from roadworthy.core.data import Dataset, load_data, load_tensor
+from roadworthy.core.batches import load_tensor
+from roadworthy.core.data import Dataset, load_data
 from roadworthy.core.models import load_model, preprocess_for
 from roadworthy.core.predict import Predictor, TorchPredictor
 from roadworthy.core.runs import output_folder, write_atomically

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from roadworthy.core.data import Batches, Dataset, batches, check_labels, load_data
+from roadworthy.core.batches import Batches, batches
+from roadworthy.core.data import Dataset, check_labels, load_data
 from roadworthy.core.images import Preprocess, preprocess_from
 from roadworthy.core.metrics import accuracy, correct, wilson
 from roadworthy.core.models import check_onnx, load_model

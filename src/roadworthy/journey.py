@@ -36,8 +36,9 @@ from roadworthy.compress.resume import Finished
 from roadworthy.compress.select import compress_best
 from roadworthy.compress.sensitivity import sensitivity
 from roadworthy.core.backends import ACADEMIC, backend
+from roadworthy.core.batches import batches, join
 from roadworthy.core.capture import capture
-from roadworthy.core.data import Dataset, batches, check_labels, join, load_data
+from roadworthy.core.data import Dataset, check_labels, load_data
 from roadworthy.core.extract import whole
 from roadworthy.core.images import Preprocess, preprocess_from
 from roadworthy.core.metrics import accuracy, correct, paired_bootstrap, wilson

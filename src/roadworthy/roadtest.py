@@ -12,8 +12,9 @@ import numpy as np
 import yaml
 from torch import nn
 
+from roadworthy.core.batches import batches, join
 from roadworthy.core.boxes import class_count, head_of
-from roadworthy.core.data import Dataset, batches, check_labels, join, load_data
+from roadworthy.core.data import Dataset, check_labels, load_data
 from roadworthy.core.detection import detection_of
 from roadworthy.core.images import Preprocess
 from roadworthy.core.runs import RunRecord, output_folder, plain, write_atomically

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from images_on_disk import class_folders, jpeg_store, picture, save
 
-from roadworthy.core.data import Dataset, batches, check_labels, load_data, load_tensor
+from roadworthy.core.batches import batches, load_tensor
+from roadworthy.core.data import Dataset, check_labels, load_data
 from roadworthy.core.images import IMAGENET, Preprocess
 from roadworthy.core.sources import Arrays
 from roadworthy.errors import BadData, BadPreprocess

@@ -161,7 +161,8 @@ def test_a_hugging_face_folder(tmp_path: Path) -> None:
 
 
 def test_the_public_cifar_network_is_as_accurate_as_known(data: Path) -> None:
-    from roadworthy.core.data import load_data, load_tensor
+    from roadworthy.core.batches import load_tensor
+    from roadworthy.core.data import load_data
     from roadworthy.core.metrics import accuracy
     from roadworthy.core.predict import TorchPredictor, predict
 

@@ -7,7 +7,8 @@ import torch
 from test_tree import jpeg
 from torch import Tensor, nn
 
-from roadworthy.core.data import batches, load_data
+from roadworthy.core.batches import batches
+from roadworthy.core.data import load_data
 from roadworthy.core.images import Preprocess
 from roadworthy.core.predict import TorchPredictor, predict
 from roadworthy.core.tasks import Classification

@@ -1,4 +1,4 @@
-"""Data specs, seeded and hashed subsets, batches.
+"""Data specs, seeded and hashed subsets.
 
 ========================================  ======================================================
 ``imagefolder:DIR``                       class sub-folders (sorted names are the classes), or a
@@ -14,10 +14,7 @@
 """
 
 import hashlib
-import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,16 +22,11 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from urllib.parse import parse_qsl
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from roadworthy.core.boxes_data import open_coco, open_yolo
 from roadworthy.core.builtin import open_builtin
-from roadworthy.core.images import Preprocess
-from roadworthy.core.progress import track
 from roadworthy.core.sources import (
     MAX_CLASS_ID,
     Pixels,
@@ -44,13 +36,9 @@ from roadworthy.core.sources import (
     open_listed,
     open_npz,
 )
-from roadworthy.errors import BadData, BadPreprocess
+from roadworthy.errors import BadData
 
 Task = Literal["classification", "detection"]
-# Images that one thread prepares at a stretch: a hand-over costs as much as decoding a tiny image.
-_CHUNK = 8
-# Batches differ in length, so the first axis has no name: the annotation holds for all of them.
-Batch = tuple[Float[Tensor, "_ c h w"], Int[Tensor, " _"]]
 
 
 @runtime_checkable
@@ -207,124 +195,6 @@ def check_labels(dataset: Dataset, outputs: int) -> None:
     highest = max(label for label in labels if label is not None)
     if highest >= outputs:
         raise BadData(f"{dataset.spec} has class id {highest} and the model {outputs} outputs")
-
-
-class Batches:
-    """Preprocessed batches ``[b c h w]`` with labels ``[b]``, -1 where there is none.
-
-    Files are read, decoded and resized by threads, a few batches ahead of the reader. Iterate it
-    once or more; `skipped` names the images that the last pass left out.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        preprocess: Preprocess,
-        batch_size: int,
-        skip_bad: bool = False,
-        progress: str | None = None,
-    ) -> None:
-        if batch_size < 1:
-            raise BadData(f"batch size {batch_size} given; 1 or more is allowed")
-        self.skipped: list[str] = []
-        self._dataset, self._preprocess, self._size = dataset, preprocess, batch_size
-        self._skip_bad, self._progress = skip_bad, progress
-
-    def __len__(self) -> int:
-        return -(-len(self._dataset) // self._size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        self.skipped = []
-        held: list[tuple[int, Tensor]] = []
-        for item in track(self._tensors(), self._progress, len(self._dataset)):
-            held.append(item)
-            if len(held) == self._size:
-                yield self._stack(held)
-                held = []
-        if held:
-            yield self._stack(held)
-        if len(self.skipped) == len(self._dataset):
-            raise BadData(f"none of the {len(self.skipped)} images of {self._dataset.spec} is good")
-
-    def images(self) -> Iterator[Float[Tensor, "b c h w"]]:
-        """The batches without their labels."""
-        return (images for images, _ in self)
-
-    def _tensors(self) -> Iterator[tuple[int, Tensor]]:
-        workers = min(8, os.cpu_count() or 1)
-        with ThreadPoolExecutor(workers) as pool:
-            ahead: deque[Future[list[tuple[int, Tensor | BadData]]]] = deque()
-            starts = range(0, len(self._dataset), _CHUNK)
-            try:
-                for start in starts:
-                    ahead.append(pool.submit(self._chunk, start))
-                    if len(ahead) > max(2 * workers, self._size // _CHUNK):
-                        yield from self._good(ahead.popleft().result())
-                while ahead:
-                    yield from self._good(ahead.popleft().result())
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-
-    def _chunk(self, start: int) -> list[tuple[int, Tensor | BadData]]:
-        stop = min(start + _CHUNK, len(self._dataset))
-        return [(index, self._tensor(index)) for index in range(start, stop)]
-
-    def _tensor(self, index: int) -> Tensor | BadData:
-        try:
-            content, name = self._dataset.content(index), self._dataset.name(index)
-            return self._preprocess(self._preprocess.decoded(content, name))
-        except BadData as error:
-            return error
-
-    def _good(self, chunk: list[tuple[int, Tensor | BadData]]) -> Iterator[tuple[int, Tensor]]:
-        for index, tensor in chunk:
-            if isinstance(tensor, Tensor):
-                yield index, tensor
-            elif self._skip_bad:
-                self.skipped.append(self._dataset.name(index))
-            else:
-                raise BadData(f"{tensor}; mend it, or leave such images out by --skip-bad")
-
-    def _stack(self, held: list[tuple[int, Tensor]]) -> Batch:
-        first = held[0]
-        for index, tensor in held:
-            if tensor.shape != first[1].shape:
-                names = f"{self._dataset.name(first[0])} and {self._dataset.name(index)}"
-                raise BadPreprocess(
-                    f"{names} differ in size after preprocessing, {list(first[1].shape[1:])} "
-                    f"and {list(tensor.shape[1:])}; give one with a crop or geometry: squash"
-                )
-        labels = [self._dataset.label(index) for index, _ in held]
-        return torch.stack([t for _, t in held]), torch.tensor(
-            [-1 if label is None else label for label in labels]
-        )
-
-
-def batches(
-    dataset: Dataset,
-    preprocess: Preprocess,
-    batch_size: int,
-    skip_bad: bool = False,
-    progress: str | None = None,
-) -> Batches:
-    """Batches of `dataset`; a corrupt image stops with its name or, by `skip_bad`, is left out."""
-    return Batches(dataset, preprocess, batch_size, skip_bad, progress)
-
-
-def load_tensor(
-    dataset: Dataset, preprocess: Preprocess, skip_bad: bool = False, progress: str | None = None
-) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"]]:
-    """All images ``[n c h w]`` and labels ``[n]`` of `dataset` in memory."""
-    return join(batches(dataset, preprocess, 256, skip_bad, progress))
-
-
-def join(parts: Iterable[Batch]) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"]]:
-    """One batch out of many."""
-    images, labels = zip(*parts, strict=True)
-    sizes = {tuple(x.shape[1:]) for x in images}
-    if len(sizes) > 1:
-        raise BadPreprocess(f"images differ in size after preprocessing: {sorted(sizes)[:3]}")
-    return torch.cat(images), torch.cat(labels)
 
 
 def _imagefolder(spec: str, rest: str) -> Dataset:

@@ -34,6 +34,7 @@ from roadworthy.noise.tree import Sight, rasters, sight
 
 SHARD = 128
 """Images that are finished and kept together."""
+Judged = tuple[Evidence, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -133,26 +134,38 @@ def _judge(
     bench: Bench, base: System, systems: Sequence[System], indices: Sequence[int]
 ) -> Findings:
     wanted = [system.preprocess for system in systems]
-    answers: dict[System, list[Answer]] = {system: [] for system in systems}
+    nothing = bench.task.evidence([], []), np.zeros(0), np.zeros(0)
+    parts: dict[System, list[Judged]] = {system: [nothing] for system in systems}
     good: list[int] = []
     bad: dict[int, str] = {}
     for held in _batches(bench, wanted, indices, bad):
         good += [index for index, _ in held]
-        for system, said in _answers(bench, systems, [views for _, views in held]):
-            answers[system] += said
-    task = bench.task
-    labels = [bench.dataset.truth(index) for index in good]
-    truths = [
-        task.truth(own) if label is None else label
-        for own, label in zip(answers[base], labels, strict=True)
-    ]
-    return Findings(
-        {s: task.evidence(said, truths) for s, said in answers.items()},
-        {s: np.asarray(task.flips(said, answers[base])) for s, said in answers.items()},
-        {s: np.array([task.brief(each) for each in said]) for s, said in answers.items()},
-        np.array(good, np.int64),
-        bad,
+        for system, judged in _judged(bench, base, systems, held):
+            parts[system].append(judged)
+    evidence, flips, brief = (
+        {system: np.concatenate([part[i] for part in own]) for system, own in parts.items()}
+        for i in range(3)
     )
+    return Findings(evidence, flips, brief, np.array(good, np.int64), bad)
+
+
+def _judged(
+    bench: Bench, base: System, systems: Sequence[System], held: Sequence[tuple[int, View]]
+) -> Iterator[tuple[System, Judged]]:
+    """Evidence, flips and brief of every system on one batch; `base` comes first."""
+    task = bench.task
+    own: Sequence[Answer] = ()
+    truths: Sequence[Answer] = ()
+    for system, said in _answers(bench, systems, [views for _, views in held]):
+        if system == base:
+            own = said
+            labels = [bench.dataset.truth(index) for index, _ in held]
+            truths = [
+                task.truth(answer) if label is None else label
+                for answer, label in zip(own, labels, strict=True)
+            ]
+        brief = np.array([task.brief(answer) for answer in said])
+        yield system, (task.evidence(said, truths), np.asarray(task.flips(said, own)), brief)
 
 
 def _answers(
