@@ -23,8 +23,8 @@ class Grouping:
 
     Args:
         members: for each, the number of the first that does the same.
-        distance: mean absolute difference of each pair on the image where it is largest, in
-            levels of 255 ``[n n]``; infinite where the shapes differ.
+        distance: mean absolute difference from the first on the image where it is largest, in
+            levels of 255 ``[n]``; infinite where the shapes differ.
         probes: images that they were compared on.
     """
 
@@ -48,7 +48,8 @@ def group(
         BadData: none of them can be read by all.
     """
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(probes, len(dataset))).astype(int))
-    distance = np.zeros((len(stages), len(stages)))
+    distance = np.zeros(len(stages))
+    alike = np.ones((len(stages), len(stages)), np.bool_)
     looked = 0
     for index in track(chosen.tolist(), "comparing options"):
         try:
@@ -56,18 +57,18 @@ def group(
         except BadData:
             continue
         looked += 1
-        np.maximum(distance, _distances([views[sight(s)] for s in stages]), out=distance)
+        own = [views[sight(s)] for s in stages]
+        distance = np.maximum(distance, [difference(own[0], each) for each in own])
+        _tell_apart(alike, own, tolerance)
     if looked == 0:
         raise BadData(f"none of {len(chosen)} images of {dataset.spec} can be read by all options")
-    return Grouping(_first_alike(distance <= tolerance), distance, looked)
+    return Grouping(_first_alike(alike), distance, looked)
 
 
-def _distances(views: Sequence[Raster]) -> NDArray[np.float64]:
-    found = np.zeros((len(views), len(views)))
-    for i, a in enumerate(views):
-        for j, b in enumerate(views[:i]):
-            found[i, j] = found[j, i] = difference(a, b)
-    return found
+def _tell_apart(alike: NDArray[np.bool_], views: Sequence[Raster], tolerance: float) -> None:
+    """Strike the pairs that one image shows to differ; they need no second look."""
+    for i, j in np.argwhere(np.tril(alike, -1)):
+        alike[i, j] = alike[j, i] = difference(views[i], views[j]) <= tolerance
 
 
 def difference(a: Raster, b: Raster) -> float:

@@ -108,7 +108,7 @@ def classes(bench: Bench, base: System, options: Sequence[Option], tolerance: fl
         names = [AS_BASE, *(option.name for option in present)]
         for number, option in enumerate(present, 1):
             head = found.members[number] if found else number
-            distance = float(found.distance[0, number]) if found else None
+            distance = float(found.distance[number]) if found else None
             rows.append(Row(stage, option.name, names[head], distance))
         rows += [Row(stage, o.name, o.name, missing=o.missing) for o in here if o.missing]
     return rows
