@@ -17,6 +17,7 @@ from PIL import Image
 from roadworthy import demo as demo_module
 from roadworthy.core.data import load_data
 from roadworthy.core.models import load_model
+from roadworthy.core.runs import RunRecord
 from roadworthy.deploy.export import export_onnx
 from roadworthy.errors import BadData, BadModel
 from roadworthy.report.facts import read_facts
@@ -118,6 +119,8 @@ def test_the_whole_journey_ends_in_a_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo_module, "CROPS", 1)
+    monkeypatch.setattr(demo_module, "ROAD_STAGES", ("colour",))
+    monkeypatch.setattr(demo_module, "ROAD_PHOTOS", 12)
     report = demo_module.demo(tmp_path, device="cpu")
     html, printed = report.read_text(), capsys.readouterr().out
     facts = read_facts(read_run(tmp_path / "w8a8"), tmp_path / "w8a8")
@@ -129,5 +132,13 @@ def test_the_whole_journey_ends_in_a_report(
     assert facts.size_ratio < 0.3
     assert "W8A8" in printed
     assert str(report) in printed
-    assert html.count("data:image/jpeg") == 20
     assert "bald eagle" in html
+    assert html.count('class="sortable compared"') == 2
+    for name in ("road-float", "road-w8a8"):
+        road = RunRecord.load(tmp_path / name).numbers
+        assert road["judged_by"] == "agreement with the training system"
+        assert (road["n"], road["value"]) == (12, 1.0)
+        rows = {row["option"]: row for row in road["rows"]}
+        # Red for blue is more than any model bears.
+        assert rows["bgr"]["delta"] == 100 * rows["bgr"]["flip_rate"] > 0
+        assert f"{name}: {road['advice']}" in " ".join(printed.split("\n"))

@@ -154,6 +154,31 @@ def test_a_corrected_evaluation_finds_the_finished_units(
     assert main(arguments[:at] + arguments[at + 2 :]) == 0
 
 
+def test_calibration_under_noise_is_what_many_deployments_make(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibrated: list[torch.Tensor] = []
+
+    def listen(_: object, x: torch.Tensor, *__: object) -> None:
+        calibrated.append(x)
+        raise ParityError("seen enough")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("roadworthy.journey.compress_best", listen)
+        for more in ((), ("--calib-noise",), ("--calib-noise",)):
+            assert main(command(place, place / "noisy", *more)) == 1
+    clean, noisy, again = calibrated
+    assert torch.equal(noisy, again)
+    # The file holds pixels that nobody resizes: colour is all there is to mix, RGB one of eight.
+    same = (clean == noisy).flatten(1).all(1)
+    assert 0 < int(same.sum()) < len(clean) / 4
+    assert float((clean - noisy).abs().mean()) < 1
+    assert main(command(place, place / "noisy", "--method", "mse", "--calib-noise")) == 0
+    run = RunRecord.load(place / "noisy").to_dict()
+    assert "nv12-601-full" in run["config"]["calib_noise"]["colour"]
+    assert run["seed"] == 0
+
+
 def test_damaged_leftovers_are_learned_again(place: Path) -> None:
     left = place / "left" / ".unfinished"
     (left / "folder").mkdir(parents=True)

@@ -13,7 +13,7 @@ from roadworthy.options import (
     attribute_request,
     evaluate_request,
     identify_request,
-    noise_request,
+    noise_requests,
     parse,
     quantize_request,
 )
@@ -57,10 +57,14 @@ def _run(given: argparse.Namespace) -> Any:
 
             return _plain(evaluate(request))
         case "noise":
-            road = noise_request(given)
-            from roadworthy.roadtest import noise_to_dir
+            roads = noise_requests(given)
+            from roadworthy.roadtest import noise_each
 
-            return {**_plain(noise_to_dir(road)), "out": str(road.out)}
+            runs = [
+                {**_plain(record), "out": str(road.out)}
+                for road, record in zip(roads, noise_each(roads, given.out), strict=True)
+            ]
+            return runs[0] if len(runs) == 1 else {"runs": runs, "out": str(given.out)}
         case "noise attribute":
             blame = attribute_request(given)
             from roadworthy.roadtest import attribute_run

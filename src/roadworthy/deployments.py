@@ -9,20 +9,23 @@ from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from roadworthy.compress.methods import Mse
 from roadworthy.core.capture import capture
-from roadworthy.core.images import Preprocess, preprocess_from
+from roadworthy.core.inputs import Stages, preprocess_from
 from roadworthy.core.models import check_onnx, load_model
-from roadworthy.core.predict import Predictor, TorchPredictor, resolve_device
+from roadworthy.core.predict import Inputs, Predictor, TorchPredictor, resolve_device
 from roadworthy.core.specs import OnnxSpec, parse_model_spec
+from roadworthy.deploy.engines import Precision
 from roadworthy.deploy.export import export_onnx
-from roadworthy.deploy.runtimes import Level, OpenVinoPredictor, OrtPredictor
-from roadworthy.errors import BadModel, RoadworthyError
+from roadworthy.deploy.extra_runtimes import Engine, ExtraPredictor
+from roadworthy.deploy.runtimes import FilePredictor, Level, OpenVinoPredictor, OrtPredictor
+from roadworthy.errors import BadInput, BadModel, RoadworthyError
 from roadworthy.evaluate import recorded_preprocess
 from roadworthy.journey import digest, quantize
-from roadworthy.noise.changes import changed, changes
+from roadworthy.noise.changes import Changed, changes
+from roadworthy.noise.onnx_changes import onnx_changes, write_onnx_changed
 from roadworthy.noise.systems import AS_TRAINED, System
 from roadworthy.requests import one_of
 
@@ -33,8 +36,15 @@ FILE_RUNTIMES = (
     "onnxruntime-disable",
     "openvino-f32",
     "openvino-default",
+    "mnn-f32",
+    "mnn-default",
+    "ncnn-f32",
+    "ncnn-default",
+    "litert-f32",
+    "litert-f16",
 )
-"""Who runs an ONNX file; the words behind onnxruntime say how far it may rewrite the graph."""
+"""Who runs an ONNX file; the words behind onnxruntime say how far it may rewrite the graph, the
+others how precisely it is computed: ``default`` is what the library does by itself."""
 TORCH_RUNTIMES = ("torch-bf16", "torch-fp16", *FILE_RUNTIMES, "int8", "w4a8")
 """For a torch model also its precisions; the integer ones are ours, run by onnxruntime."""
 _PRECISIONS = {
@@ -63,35 +73,29 @@ class Deployments:
         self._device, self._raw = device, raw
         self._made: dict[tuple[str, str], Predictor] = {}
         self._files: dict[tuple[str, str], Path] = {}
-        self._graph: fx.GraphModule | None = None
-        self._images: Float[Tensor, "n c h w"] | None = None
+        self._images: Tensor | None = None
         path = _onnx_file(model)
         if path is not None:
             self._module = None
             self._files[AS_TRAINED, AS_TRAINED] = check_onnx(path)
-            own = recorded_preprocess(path.parent)
+            own: Stages | None = recorded_preprocess(path.parent)
             self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         else:
             loaded = load_model(model)
-            self._module, own = loaded.module, loaded.preprocess
+            self._module, own = loaded.module, loaded.stages
             self.sha256 = digest(self._module)
-        self.preprocess: Preprocess = preprocess_from(preprocess, own)
+        self.preprocess: Stages = preprocess_from(preprocess, own)
 
-    def show(self, images: Float[Tensor, "n c h w"]) -> None:
+    def show(self, images: Inputs) -> None:
         """Preprocessed images: their shape is the model's, integers are calibrated on them."""
         self._images = images
 
     def models(self) -> list[tuple[str, str | None]]:
-        """The changes of the network, each with what keeps it from running; none of a file."""
+        """The changes of the network, each with what keeps it from running."""
         if self._module is None:
-            return []
-        try:
-            names = changes(self._captured())
-        except BadModel as error:
-            if not self._raw:
-                raise
-            self.settings["model changes"] = {"missing": str(error)}
-            return []
+            names = onnx_changes(self._files[AS_TRAINED, AS_TRAINED])
+        else:
+            names = changes(self._on_cpu(self._module), self._shown()[:1])
         return [(name, self._obstacle(System(self.preprocess, model=name))) for name in names]
 
     def check(self, system: System, posts: Sequence[str]) -> None:
@@ -134,15 +138,29 @@ class Deployments:
                 kind = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
                 return self._torch(_Cast(self._variant(model), kind), name, "cpu")
             case ["as", "trained"]:
-                return OrtPredictor(self._file(model, AS_TRAINED), name=name)
+                return self._whole(OrtPredictor(self._file(model, AS_TRAINED), name=name))
             case ["onnxruntime", level]:
                 path = self._file(model, AS_TRAINED)
-                return OrtPredictor(path, name=name, level=cast(Level, level))
+                return self._whole(OrtPredictor(path, name=name, level=cast(Level, level)))
             case ["openvino", precision]:
                 hint = None if precision == "default" else cast(Literal["f32"], precision)
-                return OpenVinoPredictor(self._file(model, AS_TRAINED), name=name, precision=hint)
+                path = self._file(model, AS_TRAINED)
+                return self._whole(OpenVinoPredictor(path, name=name, precision=hint))
+            case ["mnn" | "ncnn" | "litert" as engine, precision]:
+                path, how = self._file(model, AS_TRAINED), cast(Precision, precision)
+                return self._whole(self._extra(engine, path, name, how))
             case _:
-                return OrtPredictor(self._file(model, runtime), name=name)
+                return self._whole(OrtPredictor(self._file(model, runtime), name=name))
+
+    def _extra(self, engine: Engine, path: Path, name: str, precision: Precision) -> FilePredictor:
+        if not self._shown().is_floating_point():
+            raise BadInput(f"{engine} runs images alone here; onnxruntime and openvino run texts")
+        _, channels, height, width = self._shown().shape
+        return ExtraPredictor(engine, path, (channels, height, width), None, name, precision)
+
+    def _whole(self, predictor: FilePredictor) -> Predictor:
+        """All outputs where the task may want them."""
+        return _Everything(predictor) if self._raw else predictor
 
     def _torch(self, module: nn.Module, name: str, device: str) -> Predictor:
         kind = RawPredictor if self._raw else TorchPredictor
@@ -150,27 +168,31 @@ class Deployments:
 
     def _variant(self, model: str) -> nn.Module:
         assert self._module is not None
-        return self._module if model == AS_TRAINED else changed(self._captured(), model)
-
-    def _captured(self) -> fx.GraphModule:
-        if self._graph is None:
-            assert self._module is not None
-            self._graph = capture(self._module, self._shown()[:1])
-        return self._graph
+        return self._module if model == AS_TRAINED else Changed(self._module, model)
 
     def _file(self, model: str, precision: str) -> Path:
         """The ONNX file of a variant in a precision, written where it is missing."""
         key = model, precision
         if key not in self._files:
             path = Path(self._scratch.name) / f"{model}-{precision}.onnx"
-            if precision == AS_TRAINED:
-                graph = self._captured() if model == AS_TRAINED else self._variant(model)
-                export_onnx(graph, self._shown()[:2], path)
+            if self._module is None:
+                write_onnx_changed(self._files[AS_TRAINED, AS_TRAINED], model, path)
+            elif precision == AS_TRAINED:
+                images = self._shown()[:2]
+                graph = capture(self._on_cpu(self._variant(model)), images[:1])
+                export_onnx(graph, images, path)
             else:
                 bits = {"int8": (8, 8), "w4a8": (4, 8)}[precision]
-                quantize(self._variant(model), self._shown(), Mse(*bits)).export(path)
+                module = self._on_cpu(self._variant(model))
+                quantize(module, self._shown(), Mse(*bits)).export(path)
             self._files[key] = path
         return self._files[key]
+
+    def _on_cpu(self, module: nn.Module) -> nn.Module:
+        """Where files are written and the images of `show` are."""
+        if resolve_device(self._device).type == "cpu":
+            return module
+        return copy.deepcopy(module).to("cpu")
 
     def _shown(self) -> Tensor:
         assert self._images is not None, "show() comes first"
@@ -178,7 +200,7 @@ class Deployments:
 
 
 class RawPredictor:
-    """A torch module whose outputs are one tensor, or a dict of tensors for each image.
+    """A torch module with any outputs: a tensor, several, some by name, or a dict for each image.
 
     >>> RawPredictor(nn.Conv2d(3, 85, 1))(torch.zeros(2, 3, 4, 4)).shape
     torch.Size([2, 85, 4, 4])
@@ -199,16 +221,37 @@ class RawPredictor:
                 f"{self.name} fails on float32 images of shape {list(images.shape)}: {reason}; "
                 "set size and crop of the preprocessing to the model's input"
             ) from error
+        return self._kept(outputs)
+
+    def _kept(self, outputs: Any) -> Any:
         match outputs:
             case Tensor():
                 return outputs.float().cpu().clone()
             case [dict(), *_]:
-                return [{k: v.float().cpu().clone() for k, v in each.items()} for each in outputs]
+                return [{k: self._kept(v) for k, v in each.items()} for each in outputs]
+            case [Tensor(), *_] if all(isinstance(each, Tensor) for each in outputs):
+                return [self._kept(each) for each in outputs]
+            case dict() if any(isinstance(each, Tensor) for each in outputs.values()):
+                # Hugging Face's answers also hold what was not asked for.
+                kept = {k: v for k, v in outputs.items() if isinstance(v, Tensor)}
+                return {k: self._kept(v) for k, v in kept.items()}
             case _:
                 raise BadModel(
-                    f"{self.name} answers a {type(outputs).__name__}; one tensor, or a list with a "
-                    "dict of tensors for each image, is allowed: wrap it in a module that does so"
+                    f"{self.name} answers a {type(outputs).__name__}; a tensor, a list or a dict "
+                    "of tensors, or a list with a dict of tensors for each image, are allowed: "
+                    "wrap it in a module that does so"
                 )
+
+
+class _Everything:
+    """All outputs of a file."""
+
+    def __init__(self, predictor: FilePredictor) -> None:
+        self.name, self.settings = predictor.name, predictor.settings
+        self._predictor = predictor
+
+    def __call__(self, images: Inputs) -> Any:
+        return self._predictor.everything(images)
 
 
 class _Cast(nn.Module):
@@ -219,7 +262,7 @@ class _Cast(nn.Module):
         self.module, self.kind = copy.deepcopy(module).to(kind), kind
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.module(x.to(self.kind))
+        return self.module(x.to(self.kind) if x.is_floating_point() else x)
 
 
 def _onnx_file(model: str | nn.Module) -> Path | None:

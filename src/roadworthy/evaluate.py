@@ -10,7 +10,7 @@ from torch import Tensor
 
 from roadworthy.core.batches import Batches, batches
 from roadworthy.core.data import Dataset, check_labels, load_data
-from roadworthy.core.images import Preprocess, preprocess_from
+from roadworthy.core.inputs import Stages, preprocess_from, stages_from
 from roadworthy.core.metrics import accuracy, correct, wilson
 from roadworthy.core.models import check_onnx, load_model
 from roadworthy.core.predict import Predictor, TorchPredictor
@@ -45,7 +45,7 @@ def evaluate(request: EvaluateRequest) -> Evaluation:
     if request.out is not None:
         _check_out(request.out)
     dataset = load_data(request.data).labelled()
-    if dataset.task != "classification":
+    if dataset.task not in ("classification", "text"):
         return _of_task(request)
     predictor, preprocess = open_predictor(request.model, request.preprocess, request.device)
     if request.limit is not None:
@@ -128,7 +128,7 @@ def answers(predictor: Predictor, parts: Batches) -> tuple[Float[Tensor, "n k"],
 
 def open_predictor(
     model: str, preprocess: str | None, device: str = "cpu"
-) -> tuple[Predictor, Preprocess]:
+) -> tuple[Predictor, Stages]:
     """A predictor and its preprocessing from a model spec, ``onnx:FILE`` or a quantized folder."""
     folder = Path(model)
     if folder.is_dir():
@@ -137,11 +137,11 @@ def open_predictor(
     if isinstance(spec, OnnxSpec):
         return _runtime(spec.path, preprocess)
     loaded = load_model(model)
-    chosen = preprocess_from(preprocess, loaded.preprocess)
+    chosen = preprocess_from(preprocess, loaded.stages)
     return TorchPredictor(loaded.module, model, device), chosen
 
 
-def _runtime(path: Path, preprocess: str | None) -> tuple[Predictor, Preprocess]:
+def _runtime(path: Path, preprocess: str | None) -> tuple[Predictor, Stages]:
     from roadworthy.deploy.runtimes import OrtPredictor
 
     check_onnx(path)
@@ -149,17 +149,17 @@ def _runtime(path: Path, preprocess: str | None) -> tuple[Predictor, Preprocess]
     return OrtPredictor(path), chosen
 
 
-def recorded_preprocess(folder: Path) -> Preprocess | None:
+def recorded_preprocess(folder: Path) -> Stages | None:
     """The preprocessing that `quantize` recorded beside its model.onnx."""
     if not (folder / "run.json").is_file():
         return None
     config: object = RunRecord.load(folder).config
     stages = config.get("preprocess") if isinstance(config, dict) else None
-    return Preprocess.from_dict(stages) if isinstance(stages, dict) else None
+    return stages_from(stages) if isinstance(stages, dict) else None
 
 
 def record(
-    request: EvaluateRequest, result: Evaluation, dataset: Dataset, preprocess: Preprocess
+    request: EvaluateRequest, result: Evaluation, dataset: Dataset, preprocess: Stages
 ) -> RunRecord:
     """What was asked and what came out."""
     return RunRecord(

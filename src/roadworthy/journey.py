@@ -43,7 +43,7 @@ from roadworthy.core.extract import whole
 from roadworthy.core.images import Preprocess, preprocess_from
 from roadworthy.core.metrics import accuracy, correct, paired_bootstrap, wilson
 from roadworthy.core.models import LoadedModel, load_model
-from roadworthy.core.predict import TorchPredictor, predict, resolve_device
+from roadworthy.core.predict import Inputs, TorchPredictor, predict, resolve_device
 from roadworthy.core.runs import RunRecord, output_folder, peak_memory_mb, write_atomically
 from roadworthy.core.units import partition
 from roadworthy.deploy.bias import snap_biases
@@ -55,6 +55,8 @@ from roadworthy.deploy.runtimes import OrtPredictor
 from roadworthy.deploy.store import fill, load_meaning, save_quantized
 from roadworthy.errors import BadData, BadModel
 from roadworthy.live import UnitProgress
+from roadworthy.noise.deployed import as_deployed
+from roadworthy.noise.mix import RandomPreprocess
 from roadworthy.requests import QuantizeRequest, Solver, parse_bits
 
 CALIBRATION_IMAGES = 1024
@@ -68,7 +70,7 @@ class QuantizedModel:
 
     module: fx.GraphModule
     record: dict[str, Any]
-    example: Float[Tensor, "b c h w"]
+    example: Inputs
 
     def export(self, path: str | Path) -> dict[str, Any]:
         """Write ONNX, compare it with the simulation on the calibration images, keep it if equal.
@@ -87,7 +89,7 @@ class QuantizedModel:
 
 def quantize(
     model: str | nn.Module,
-    batches: Iterable[Float[Tensor, "b c h w"]] | Float[Tensor, "n c h w"],
+    batches: Iterable[Inputs] | Inputs,
     method: Method | None = None,
     *,
     backend_name: str | None = None,
@@ -243,7 +245,10 @@ def _calibration(
             f"--calib-size {wanted} given and {dataset.spec} holds {len(dataset)} images; "
             "give more images or a smaller --calib-size"
         )
-    parts = batches(dataset, preprocess, 64, request.data.skip_bad, "reading calibration images")
+    read, stages = dataset, preprocess
+    if request.data.calib_noise:
+        read, stages = as_deployed(dataset, RandomPreprocess(preprocess), request.seed)
+    parts = batches(read, stages, 64, request.data.skip_bad, "reading calibration images")
     images, labels = join(parts)
     return dataset, images, labels, len(parts.skipped)
 
@@ -280,6 +285,7 @@ def _config(
         "blocks": list(request.solver.blocks),
         "settings": asdict(method),
         "preprocess": preprocess.to_dict(),
+        "calib_noise": RandomPreprocess(preprocess).choices if request.data.calib_noise else None,
     }
 
 

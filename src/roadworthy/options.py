@@ -6,6 +6,7 @@ argparse, since it is imported and printed in 40 ms where tyro takes 400.
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, get_args
 
@@ -25,6 +26,8 @@ from roadworthy.requests import (
     Scheme,
     Solver,
     StageName,
+    Workers,
+    folder_names,
     parse_bits,
     parse_kept,
     parse_memory,
@@ -36,7 +39,7 @@ MODEL = (
 )
 DATA = (
     "imagefolder:DIR, imagefolder:DIR@labels.tsv, npz:FILE?x=IMAGES&y=LABELS, builtin:photos; "
-    "boxes: yolo:DIR, coco:IMAGES@FILE.json"
+    "boxes: yolo:DIR, coco:IMAGES@FILE.json; texts: text:FILE.tsv?text=COLUMN&label=COLUMN"
 )
 PREPROCESS = "imagenet, or a YAML or JSON file (default: the model's own metadata)"
 
@@ -54,6 +57,7 @@ EXAMPLES = {
     "noise": [
         "roadworthy noise timm:mobilenetv2_100 --data imagefolder:photos --out road",
         "roadworthy noise out --data imagefolder:val --stages decode,resize,colour --out road",
+        "roadworthy noise timm:resnet18 out --data imagefolder:val --workers ray --out board",
     ],
     "noise attribute": [
         "roadworthy noise attribute timm:mobilenetv2_100 --data imagefolder:val \\",
@@ -135,12 +139,18 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _place(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} given; name a folder, or . for this one")
+    return Path(text)
+
+
 def _quantize(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL", help=MODEL)
     add("--data", required=True, metavar="SPEC", help=f"images to calibrate on: {DATA}")
     add("--eval", metavar="SPEC", help="labelled images to judge by")
-    add("--out", required=True, type=Path, metavar="DIR", help="where model.onnx and run.json go")
+    add("--out", required=True, type=_place, metavar="DIR", help="where model.onnx and run.json go")
     add("--bits", default="w4a4", help="widths of weights and activations, w2a2 to w8a8 (w4a4)")
     add("--method", choices=get_args(Method), default="qdrop-plus", help="(qdrop-plus)")
     add("--effort", choices=get_args(Effort), default="standard", help="(standard)")
@@ -148,6 +158,11 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, metavar="N", help="images per reconstruction step")
     add("--tries", type=int, default=1, metavar="N", help="runs, best on held-out images kept (1)")
     add("--calib-size", type=int, metavar="N", help="calibration images (all, 1024 at most)")
+    add(
+        "--calib-noise",
+        action="store_true",
+        help="each calibration image by a decoder, resizer and colour path drawn at random",
+    )
     add("--keep-8bit", default="first,last", metavar="LAYERS", help="first,last or none")
     add("--backend", choices=get_args(BackendName), help="who runs it (by the widths)")
     add("--blocks", default="", metavar="A,B", help="modules to reconstruct; see roadworthy blocks")
@@ -167,13 +182,13 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, default=64, metavar="N", help="(64)")
     add("--limit", type=int, metavar="N", help="draw N images, the same number of each class")
     add("--skip-bad", action="store_true", help="leave unreadable images out and count them")
-    add("--out", type=Path, metavar="DIR", help="where run.json goes")
+    add("--out", type=_place, metavar="DIR", help="where run.json goes")
 
 
 def _noise(parser: argparse.ArgumentParser) -> None:
-    _road(parser, "labelled images, or photos to compare answers on")
+    _road(parser, "labelled images, or photos to compare answers on", "+")
     add = parser.add_argument
-    add("--out", required=True, type=Path, metavar="DIR", help="where noise.json and run.json go")
+    add("--out", required=True, type=_place, metavar="DIR", help="where noise.json and run.json go")
     add("--stages", default=",".join(get_args(StageName)), metavar="A,B", help="(all of them)")
     add("--combine", choices=get_args(Combine), default="greedy", help="worst case (greedy)")
     add(
@@ -191,15 +206,17 @@ def _attribute(parser: argparse.ArgumentParser) -> None:
     system = "YAML or JSON of decode, resize, ..., and model, runtime, post"
     add("--train", type=Path, metavar="FILE", help=f"{system} (the model's own)")
     add("--deploy", type=Path, required=True, metavar="FILE", help=system)
-    add("--out", type=Path, metavar="DIR", help="where run.json goes")
+    add("--out", type=_place, metavar="DIR", help="where run.json goes")
 
 
-def _road(parser: argparse.ArgumentParser, images: str) -> None:
+def _road(parser: argparse.ArgumentParser, images: str, models: str | None = None) -> None:
     add = parser.add_argument
-    add("model", metavar="MODEL_OR_DIR", help=f"{MODEL}; onnx:FILE; a folder that quantize wrote")
+    written = f"{MODEL}; onnx:FILE; a folder that quantize wrote"
+    add("model", nargs=models, metavar="MODEL_OR_DIR", help=written)
     add("--data", required=True, metavar="SPEC", help=f"{images}: {DATA}")
     add("--preprocess", metavar="SPEC", help=f"of training: {PREPROCESS}")
     add("--batch-size", type=int, default=32, metavar="N", help="(32)")
+    add("--workers", choices=get_args(Workers), default="none", help="who shares the images (none)")
     add("--limit", type=int, metavar="N", help="draw N images, the same number of each class")
     add("--skip-bad", action="store_true", help="leave unreadable images out and count them")
 
@@ -227,11 +244,11 @@ def _report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "dirs", nargs="+", type=Path, metavar="DIR", help="what quantize, noise ... wrote"
     )
-    parser.add_argument("--out", type=Path, default=Path("report.html"), help="(report.html)")
+    parser.add_argument("--out", type=_place, default=Path("report.html"), help="(report.html)")
 
 
 def _demo(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="(demo-out)")
+    parser.add_argument("--out", type=_place, default=Path("demo-out"), help="(demo-out)")
 
 
 def quantize_request(given: argparse.Namespace) -> QuantizeRequest:
@@ -240,7 +257,14 @@ def quantize_request(given: argparse.Namespace) -> QuantizeRequest:
     blocks = tuple(name.strip() for name in given.blocks.split(",") if name.strip())
     return QuantizeRequest(
         model=given.model,
-        data=DataChoice(given.data, given.eval, given.calib_size, given.preprocess, given.skip_bad),
+        data=DataChoice(
+            given.data,
+            given.eval,
+            given.calib_size,
+            given.preprocess,
+            given.skip_bad,
+            given.calib_noise,
+        ),
         out=given.out,
         scheme=Scheme(
             weight_bits, act_bits, parse_kept(given.keep_8bit), given.backend, given.max_drop
@@ -276,17 +300,21 @@ def evaluate_request(given: argparse.Namespace) -> EvaluateRequest:
     )
 
 
-def noise_request(given: argparse.Namespace) -> NoiseRequest:
-    """The request that was typed; BadInput where a value is not allowed."""
+def noise_requests(given: argparse.Namespace) -> list[NoiseRequest]:
+    """The requests that were typed, one for each model; BadInput where a value is not allowed."""
     stages = [name.strip() for name in given.stages.split(",") if name.strip()]
-    return NoiseRequest(
-        given.model,
+    one = NoiseRequest(
+        given.model[0],
         _road_choice(given),
         given.out,
         parse_stages(stages),
         given.combine,
         given.tolerance,
     )
+    if len(given.model) == 1:
+        return [one]
+    folders = zip(given.model, folder_names(given.model), strict=True)
+    return [replace(one, model=model, out=given.out / name) for model, name in folders]
 
 
 def attribute_request(given: argparse.Namespace) -> AttributeRequest:
@@ -308,4 +336,5 @@ def _road_choice(given: argparse.Namespace) -> RoadChoice:
         skip_bad=given.skip_bad,
         seed=given.seed,
         device=given.device,
+        workers=given.workers,
     )

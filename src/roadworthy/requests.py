@@ -7,6 +7,7 @@ is imported here: `roadworthy --help` reads this module.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,9 +19,12 @@ BackendName = Literal["onnxruntime-cpu", "openvino-cpu", "tensorrt", "academic"]
 Device = Literal["cpu", "cuda", "auto"]
 Kept = Literal["first", "last"]
 Combine = Literal["greedy", "exhaustive"]
-StageName = Literal[
-    "decode", "resize", "geometry", "colour", "normalise", "model", "runtime", "post"
-]
+Workers = Literal["none", "ray"]
+ImageStage = Literal["decode", "resize", "geometry", "colour", "normalise"]
+TextStage = Literal["casing", "tokenizer", "truncation", "length", "padding"]
+SharedStage = Literal["model", "runtime", "post"]
+StageName = Literal[ImageStage, TextStage, SharedStage]
+"""In the order in which an image or a text meets them."""
 
 _BITS = re.compile(r"w(\d+)a(\d+)")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB|TB)?", re.IGNORECASE)
@@ -71,7 +75,7 @@ def parse_kept(text: str) -> tuple[Kept, ...]:
 
 
 def parse_stages(names: Sequence[str]) -> tuple[StageName, ...]:
-    """Stages of the road test, in the order in which an image meets them.
+    """Stages of the road test, in the order in which an image or a text meets them.
 
     >>> parse_stages(["resize", "decode", "resize"])
     ('decode', 'resize')
@@ -80,6 +84,22 @@ def parse_stages(names: Sequence[str]) -> tuple[StageName, ...]:
     for name in names or ("",):
         one_of("stage", name, known)
     return tuple(stage for stage in known if stage in names)
+
+
+def folder_names(models: Sequence[str]) -> list[str]:
+    """A folder for each model, named after it; a name that was taken gets a number.
+
+    >>> folder_names(["timm:resnet18@a.pth", "timm:resnet18@b.pth", "py:nets/net.py:build", "out/"])
+    ['resnet18', 'resnet18-2', 'net.py-build', 'out']
+    """
+    names: list[str] = []
+    for model in models:
+        _, colon, rest = model.partition(":")
+        parts = (rest if colon else model).partition("@")[0].split(":")
+        name = "-".join(Path(part).resolve().name for part in parts) or "model"
+        numbered = (f"{name}-{number}" for number in count(2))
+        names.append(next(free for free in chain([name], numbered) if free not in names))
+    return names
 
 
 def one_of(what: str, given: str, allowed: tuple[str, ...]) -> None:
@@ -104,6 +124,7 @@ class DataChoice:
         calib_size: images drawn from `calibration`; None takes all of them, 1024 at most.
         preprocess: ``imagenet``, a YAML or JSON file, or None for the model's own metadata.
         skip_bad: leave unreadable images out and count them, instead of stopping.
+        calib_noise: calibrate on what many deployments would make of the images.
     """
 
     calibration: str
@@ -111,6 +132,7 @@ class DataChoice:
     calib_size: int | None = None
     preprocess: str | None = None
     skip_bad: bool = False
+    calib_noise: bool = False
 
     def __post_init__(self) -> None:
         at_least_one("--calib-size", self.calib_size)
@@ -227,6 +249,7 @@ class RoadChoice:
         skip_bad: leave images out that any option cannot read, instead of stopping.
         seed: of the draw and of the intervals.
         device: of the training system.
+        workers: ``ray`` spreads the images over a Ray cluster, or this machine's processors.
     """
 
     data: str
@@ -236,8 +259,10 @@ class RoadChoice:
     skip_bad: bool = False
     seed: int = 0
     device: Device = "auto"
+    workers: Workers = "none"
 
     def __post_init__(self) -> None:
+        one_of("--workers", self.workers, get_args(Workers))
         at_least_one("--limit", self.limit)
         at_least_one("--batch-size", self.batch_size)
 
@@ -257,6 +282,8 @@ class NoiseRequest:
     tolerance: float = 0.0
 
     def __post_init__(self) -> None:
+        if isinstance(self.model, str) and Path(self.model).resolve() == self.out.resolve():
+            raise BadInput(f"--out {self.out} is the model's folder, whose run.json would be lost")
         parse_stages(self.stages)
         one_of("--combine", self.combine, get_args(Combine))
         if not 0 <= self.tolerance < 255:

@@ -3,8 +3,10 @@
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -15,10 +17,16 @@ from torch import nn
 from roadworthy.core.batches import batches, join
 from roadworthy.core.boxes import class_count, head_of
 from roadworthy.core.data import Dataset, check_labels, load_data
+from roadworthy.core.dense import depth_of, segmentation_of
 from roadworthy.core.detection import detection_of
-from roadworthy.core.images import Preprocess
+from roadworthy.core.images import Size
+from roadworthy.core.inputs import Stages, stages_from
+from roadworthy.core.instances import instances_of
+from roadworthy.core.predict import resolve_device
 from roadworthy.core.runs import RunRecord, output_folder, plain, write_atomically
 from roadworthy.core.tasks import Classification, Task
+from roadworthy.core.text_data import BETWEEN
+from roadworthy.core.texts import TextInput
 from roadworthy.deployments import Deployments
 from roadworthy.errors import BadData, BadInput, BadPreprocess
 from roadworthy.noise import study
@@ -27,7 +35,7 @@ from roadworthy.noise.fingerprint import fingerprint
 from roadworthy.noise.identify import EXACT, identify
 from roadworthy.noise.options import Option, options
 from roadworthy.noise.pictures import pictures
-from roadworthy.noise.sweep import Bench, Findings
+from roadworthy.noise.sweep import Bench, Findings, Spread
 from roadworthy.noise.systems import System
 from roadworthy.requests import (
     AttributeRequest,
@@ -59,17 +67,37 @@ def check(model: str | nn.Module, data: str, out: str | Path, **choices: Any) ->
     return noise_to_dir(NoiseRequest(model, RoadChoice(data, **choices), Path(out), **own))
 
 
+def noise_each(requests: Sequence[NoiseRequest], out: Path) -> list[RunRecord]:
+    """Road-test one model after the other; of several, a leaderboard is written into `out`."""
+    from roadworthy.report import write_report
+
+    with ExitStack() as kept:
+        if requests[0].road.workers == "ray":
+            from roadworthy.cluster import session
+
+            kept.enter_context(session())
+        records = [noise_to_dir(request) for request in requests]
+    if len(requests) > 1:
+        write_report([request.out for request in requests], out / "report.html")
+    return records
+
+
 def noise_to_dir(request: NoiseRequest) -> RunRecord:
     """Sweep every option of the stages, stack the worst, write noise.json, run.json, report.html.
 
     Raises:
         BadInput: the model, the data or an option is not usable; the message says why.
     """
+    out = output_folder(request.out)
+    with _workers(request.model, request.road) as spread:
+        return _noise_to_dir(request, out, spread)
+
+
+def _noise_to_dir(request: NoiseRequest, out: Path, spread: Spread | None) -> RunRecord:
     from roadworthy.report import write_report
 
     start = time.perf_counter()
-    out = output_folder(request.out)
-    fleet, bench = open_road(request.model, request.road, out / ".unfinished")
+    fleet, bench = open_road(request.model, request.road, out / ".unfinished", spread)
     base = System(fleet.preprocess)
     offered = _offered(fleet, base, request, bench.task.posts)
     rows = study.classes(bench, base, offered, request.tolerance)
@@ -84,8 +112,9 @@ def noise_to_dir(request: NoiseRequest) -> RunRecord:
         "metric": bench.task.metric,
         "value": alone.value(base),
         "n": images,
+        "things": bench.dataset.things,
         "judged_by": _judge(bench),
-        "advice": advice(rows, rungs, bench.task.metric, images),
+        "advice": advice(rows, rungs, _measure(bench), images, bench.dataset.things),
         "rows": table,
         "ladder": [asdict(rung) for rung in rungs],
         "flips": _flips(bench.dataset, alone.findings, base, chosen),
@@ -113,11 +142,19 @@ def attribute_run(request: AttributeRequest) -> RunRecord:
     Raises:
         BadInput: the systems are the same, or something cannot be used; the message says why.
     """
-    start = time.perf_counter()
     folder = output_folder(request.out) / ".unfinished" if request.out else None
-    fleet, bench = open_road(request.model, request.road, folder)
-    train = system_from(request.train) if request.train else System(fleet.preprocess)
-    deploy = system_from(request.deploy)
+    with _workers(request.model, request.road) as spread:
+        return _attribute_run(request, folder, spread)
+
+
+def _attribute_run(
+    request: AttributeRequest, folder: Path | None, spread: Spread | None
+) -> RunRecord:
+    start = time.perf_counter()
+    fleet, bench = open_road(request.model, request.road, folder, spread)
+    own = fleet.preprocess
+    train = system_from(request.train, own) if request.train else System(own)
+    deploy = system_from(request.deploy, own)
     for system in (train, deploy):
         fleet.check(system, bench.task.posts)
         _check_size(system)
@@ -125,6 +162,7 @@ def attribute_run(request: AttributeRequest) -> RunRecord:
     best = max(found.bought_back, key=lambda stage: found.bought_back[stage].value)
     numbers = {
         "metric": bench.task.metric,
+        "things": bench.dataset.things,
         "judged_by": _judge(bench),
         "n": found.images,
         "skipped": list(found.bad),
@@ -168,8 +206,10 @@ def identify_run(request: IdentifyRequest) -> dict[str, Any]:
     return {"found": found, "matches": [match.to_dict() for match in matches]}
 
 
-def system_from(path: Path) -> System:
+def system_from(path: Path, own: Stages) -> System:
     """A system out of a YAML or JSON file: preprocess stages, and model, runtime, post.
+
+    Of texts it names what is not as in the model's `own` stages.
 
     Raises:
         BadPreprocess: the file cannot be read, or names what is not known.
@@ -184,7 +224,7 @@ def system_from(path: Path) -> System:
     named = {str(name): value for name, value in values.items()}
     rest = {name: str(named.pop(name)) for name in _REST if name in named}
     try:
-        return System(Preprocess.from_dict(named), **rest)
+        return System(stages_from(named, own), **rest)
     except BadPreprocess as error:
         raise BadPreprocess(f"system file {path}: {error}") from error
 
@@ -207,12 +247,39 @@ def row_of(row: study.Row) -> dict[str, Any]:
     }
 
 
-def open_road(model: Any, road: RoadChoice, folder: Path | None) -> tuple[Deployments, Bench]:
-    """The model in all its forms, and the images it is tested on; `folder` keeps finished parts."""
+@contextmanager
+def _workers(model: Any, road: RoadChoice) -> Generator[Spread | None]:
+    """Who judges parts of the data, each with a model and images of its own; None: this process."""
+    match road.workers:
+        case "none":
+            yield None
+        case "ray":
+            from roadworthy.cluster import ray_workers
+
+            device = resolve_device(road.device).type
+            opened = partial(open_bench, model, replace(road, device=device))
+            with ray_workers(opened, device == "cuda") as spread:
+                yield spread
+        case _:
+            assert_never(road.workers)
+
+
+def open_bench(model: Any, road: RoadChoice) -> Bench:
+    """The bench of a worker, which keeps nothing."""
+    return open_road(model, road, None)[1]
+
+
+def open_road(
+    model: Any, road: RoadChoice, folder: Path | None, spread: Spread | None = None
+) -> tuple[Deployments, Bench]:
+    """The model in all its forms, and the images it is tested on.
+
+    `folder` keeps finished parts, `spread` judges them elsewhere.
+    """
     dataset = load_data(road.data)
     if road.limit is not None:
         dataset = dataset.subset(min(road.limit, len(dataset)), road.seed)
-    raw = dataset.task != "classification"
+    raw = dataset.task not in ("classification", "text")
     fleet = Deployments(model, road.preprocess, road.device, raw)
     few = dataset.subset(min(CALIBRATION, len(dataset)), road.seed)
     images, _ = join(batches(few, fleet.preprocess, 64, road.skip_bad, "reading a first few"))
@@ -220,25 +287,31 @@ def open_road(model: Any, road: RoadChoice, folder: Path | None) -> tuple[Deploy
     outputs = fleet(System(fleet.preprocess))(images[:1])
     if any(map(dataset.known, range(len(dataset)))):
         dataset = dataset.labelled()
-    task = task_of(dataset, outputs)
+    task = task_of(dataset, outputs, (images.shape[-2], images.shape[-1]))
     kept = folder / f"{fleet.sha256[:12]}-{dataset.sha256[:12]}" if folder else None
-    return fleet, Bench(dataset, task, fleet, kept, road.batch_size, road.skip_bad)
+    return fleet, Bench(dataset, task, fleet, kept, road.batch_size, road.skip_bad, spread)
 
 
-def task_of(dataset: Dataset, outputs: Any) -> Task:
-    """The task that `dataset` sets to a model with such `outputs`.
+def task_of(dataset: Dataset, outputs: Any, seen: Size) -> Task:
+    """The task that `dataset` sets to a model with such `outputs` for inputs of the size `seen`.
 
     Raises:
         BadInput: labels that cannot be the model's, or outputs that are no answer to the task.
     """
     match dataset.task:
-        case "classification":
+        case "classification" | "text":
             if dataset.known(0):
                 check_labels(dataset, outputs.shape[1])
             return Classification()
+        case "instances":
+            return instances_of(dataset, outputs)
         case "detection":
             head = head_of(outputs)
             return detection_of(dataset, head, class_count(head, outputs))
+        case "segmentation":
+            return segmentation_of(dataset, outputs, seen)
+        case "depth":
+            return depth_of(dataset, outputs, seen)
         case _:
             assert_never(dataset.task)
 
@@ -254,7 +327,9 @@ def _offered(
 
 def _batchable(option: Option, base: System) -> Option:
     """An option whose tensors differ in size where the model's do not cannot be measured."""
-    fixed, now = base.preprocess.output_size, option.system.preprocess.output_size
+    if isinstance(base.preprocess, TextInput):
+        return option
+    fixed, now = base.image.output_size, option.system.image.output_size
     if option.missing or fixed is None or now is not None:
         return option
     return replace(option, missing="makes inputs of different sizes; give the preprocessing a crop")
@@ -262,6 +337,8 @@ def _batchable(option: Option, base: System) -> Option:
 
 def _check_size(system: System) -> None:
     stages = system.preprocess
+    if isinstance(stages, TextInput):
+        return
     if stages.geometry is not None and stages.output_size is None:
         raise BadPreprocess(
             f"geometry {stages.geometry} without a crop makes inputs of different sizes; "
@@ -271,6 +348,10 @@ def _check_size(system: System) -> None:
 
 def _judge(bench: Bench) -> str:
     return "labels" if bench.dataset.known(0) else "agreement with the training system"
+
+
+def _measure(bench: Bench) -> str:
+    return bench.task.metric if bench.dataset.known(0) else "agreement"
 
 
 def _flips(
@@ -287,15 +368,22 @@ def _flips(
         {
             "image": dataset.name(int(found.indices[i])),
             "index": int(found.indices[i]),
+            "text": _text(dataset, int(found.indices[i])),
             "label": dataset.label(int(found.indices[i])),
             "before": found.brief[base][i].item(),
             "after": found.brief[first[i].system][i].item(),
             "stage": first[i].stage,
             "option": first[i].name,
-            "options": int(often[i]),
+            "changed": float(changed[:, i].max()),
+            "options": int((changed[:, i] > 0).sum()),
         }
         for i in shown
     ]
+
+
+def _text(dataset: Dataset, index: int) -> str | None:
+    content = dataset.content(index) if dataset.task == "text" else None
+    return content.decode().replace(BETWEEN, " | ") if isinstance(content, bytes) else None
 
 
 def _record(

@@ -29,13 +29,18 @@ def say(command: str, result: Any) -> str:
 
 
 def _evaluation(result: dict[str, Any]) -> str:
-    span = f"95 % interval {_percent(result['ci_low'])} to {_percent(result['ci_high'])}"
+    show = _metres if result["metric"] == "rmse" else _percent
+    span = f"95 % interval {show(result['ci_low'])} to {show(result['ci_high'])}"
     skipped = f", {result['skipped']} unreadable left out" if result["skipped"] else ""
-    line = f"{result['metric']}  {_percent(result['value'])} of {result['n']} images"
+    things = "texts" if str(result.get("data", "")).startswith("text:") else "images"
+    line = f"{result['metric']}  {show(result['value'])} of {result['n']} {things}"
     return f"{line} ({span}{skipped})"
 
 
 def _noise(result: dict[str, Any]) -> str:
+    if "runs" in result:
+        each = [f"{run['config']['model']}\n{_noise(run)}\n" for run in result["runs"]]
+        return "\n".join([*each, f"written    {result['out']}/report.html"])
     rows = [row for row in result["rows"] if row["delta"] is not None]
     width = max(len(f"{row['stage']} {row['option']}") for row in rows) if rows else 0
     lines = [
@@ -46,7 +51,8 @@ def _noise(result: dict[str, Any]) -> str:
     ]
     lacking = [f"{row['stage']} {row['option']}: {row['missing']}" for row in result["rows"]]
     missing = [line for line, row in zip(lacking, result["rows"], strict=True) if row["missing"]]
-    head = f"{result['metric']}  {result['value']:.4f} of {result['n']} images; points lost:"
+    things = result.get("things", "images")
+    head = f"{result['metric']}  {result['value']:.4f} of {result['n']} {things}; points lost:"
     return "\n".join([head, *lines, *missing, "", result["advice"]])
 
 
@@ -126,6 +132,10 @@ def _speed(result: dict[str, Any]) -> str:
 
 def _written(result: dict[str, Any]) -> str:
     return f"written    {result['out']}" if "out" in result else ""
+
+
+def _metres(value: float) -> str:
+    return f"{value:.4f} m"
 
 
 def _percent(share: float) -> str:

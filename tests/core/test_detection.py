@@ -11,10 +11,11 @@ import pytest
 import torch
 from images_on_disk import save
 
-from roadworthy.core.boxes import MOST
+from roadworthy.core.boxes import MOST, overlaps
 from roadworthy.core.data import Dataset, load_data
-from roadworthy.core.detection import Detection, detection_of, matches
+from roadworthy.core.detection import Detection, detection_of
 from roadworthy.core.images import Preprocess, placement
+from roadworthy.core.precision import matches
 from roadworthy.errors import BadData
 
 
@@ -123,13 +124,17 @@ def test_a_thousand_resamples_of_a_hundred_images_take_seconds() -> None:
 
 
 def test_every_truth_is_found_once_and_by_the_strongest() -> None:
+    def found(boxes: list, truth: np.ndarray) -> list[int]:
+        rows = np.array(boxes, float)
+        return matches(rows, truth, overlaps(rows[:, :4], truth[:, :4])).tolist()
+
     truth = np.array([[0, 0, 10, 10, 0, 1.0], [0, 0, 10, 8, 0, 1.0]])
     exact, flat = [0, 0, 10, 10, 0.9, 1], [0, 0, 10, 8, 0.8, 1]
-    assert matches(np.array([exact, flat], float), truth).tolist() == [1023, 1023]
+    assert found([exact, flat], truth) == [1023, 1023]
     # The third finds nothing left; another class finds nothing at all.
-    assert matches(np.array([exact, flat, flat], float), truth).tolist() == [1023, 1023, 0]
-    assert matches(np.array([[0, 0, 10, 10, 0.9, 2.0]]), truth).tolist() == [0]
-    assert matches(np.array([exact], float), np.zeros((0, 6))).tolist() == [0]
+    assert found([exact, flat, flat], truth) == [1023, 1023, 0]
+    assert found([[0, 0, 10, 10, 0.9, 2]], truth) == [0]
+    assert found([exact], np.zeros((0, 6))) == [0]
 
 
 def test_flips_are_the_strong_boxes_that_are_not_shared() -> None:

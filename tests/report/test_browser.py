@@ -15,6 +15,7 @@ from sample_road import ROWS, sample_blame, sample_pictures, sample_road
 
 from roadworthy.report import write_report
 
+IMAGE_STAGES = ["decode", "resize", "geometry", "colour", "normalise", "model", "runtime", "post"]
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), "")
 pytestmark = pytest.mark.skipif(not BROWSER, reason="no chromium or google-chrome on the PATH")
@@ -65,11 +66,14 @@ addEventListener("load", () => {
       return [color, clear ? sheet : backgroundColor];
     }),
     sorted: [...document.querySelectorAll("table.sortable")].map((table) => sortBy(table, 1)),
-    scrolling: [...document.querySelectorAll(".options")].map((table) =>
-      table.scrollWidth - table.closest(".scroll").clientWidth),
+    scrolling: [...document.querySelectorAll(".options")].map(tooWide),
+    boards: [...document.querySelectorAll(".compared")].map(tooWide),
   };
   top.postMessage(JSON.stringify(found), "*");
 });
+function tooWide(table) {
+  return table.scrollWidth - table.closest(".scroll").clientWidth;
+}
 function sortBy(table, column) {
   table.tHead.rows[0].cells[column].querySelector("button").click();
   return [...table.tBodies[0].rows].map((row) => row.cells[column].textContent.trim());
@@ -182,6 +186,19 @@ def test_road_tests_in_a_browser(mixed: Path, tmp_path: Path, width: int, scheme
     assert seen["sorted"][1] == ["73.3", "74.0"]
     assert seen["sorted"][2] == ["11.33"]
     assert len(seen["sorted"][3]) == len(ROWS)
+
+
+def test_a_leaderboard_of_eight_stages_fits(write_run: Callable[..., Path], tmp_path: Path) -> None:
+    made = [sample_road(), sample_road(0.7)]
+    made[1]["config"]["model"] = "timm:efficientnet_lite0.a_long_name_of_its_weights_in1k"
+    for road in made:
+        some = next(row for row in road["rows"] if row["stage"] == "resize" and row["delta"])
+        road["rows"] = [{**some, "stage": stage, "delta": 12.34} for stage in IMAGE_STAGES]
+    folders = [write_run(run, f"run-{n}") for n, run in enumerate((*made, sample_run()))]
+    page = write_report(folders, tmp_path / "report.html")
+    seen = look(page, tmp_path / "browser", 1280, "light")
+    assert "Network" in page.read_text()
+    assert seen["boards"] == [0, 0]
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
-from jaxtyping import Float
-from torch import Tensor, fx
+from torch import fx
 
 from roadworthy.compress.cache import Cache
 from roadworthy.compress.calibrate import in_batches, set_act_ranges, set_enabled, set_weight_ranges
@@ -15,6 +14,7 @@ from roadworthy.compress.resume import Finished
 from roadworthy.core.backends import Backend
 from roadworthy.core.extract import Part, extract, whole
 from roadworthy.core.memory import keep_freed_memory
+from roadworthy.core.predict import Inputs
 from roadworthy.core.units import Unit, data_nodes, partition
 from roadworthy.errors import BadModel
 
@@ -47,9 +47,7 @@ def part_of(task: Task, part: Part) -> fx.GraphModule:
     return extract(task.graph, part, task.quantizers.modules, task.quantizers.placement)
 
 
-def calibrate(
-    task: Task, images: Float[Tensor, "n c h w"], method: Method, backend: Backend
-) -> None:
+def calibrate(task: Task, images: Inputs, method: Method, backend: Backend) -> None:
     """Set all ranges from the float network (QDrop: on the first 256 images)."""
     set_weight_ranges(task.quantizers.modules.values(), method, backend.pair_limit)
     x = images[: method.range_images]
@@ -90,7 +88,7 @@ class Run:
 
 
 def run_pass(
-    task: Task, images: Float[Tensor, "n c h w"], settings: Pass, run: Run, number: int = 0
+    task: Task, images: Inputs, settings: Pass, run: Run, number: int = 0
 ) -> dict[str, Outcome]:
     """Reconstruct unit after unit; outputs travel on, floating point and quantized.
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, fx
 
 from roadworthy.compress.calibrate import held_out, in_batches
@@ -10,6 +10,7 @@ from roadworthy.compress.engine import Run
 from roadworthy.compress.quantize import Compressed, Plan
 from roadworthy.compress.select import compress_best
 from roadworthy.compress.sensitivity import sensitivity
+from roadworthy.core.predict import Inputs
 from roadworthy.errors import BadInput
 
 HELD_OUT = 4
@@ -18,7 +19,7 @@ HELD_OUT = 4
 
 def compress_within(
     graph: fx.GraphModule,
-    images: Float[Tensor, "n c h w"],
+    images: Inputs,
     labels: Int[Tensor, " n"],
     plan: Plan,
     run: Run,

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, fx
 
 from roadworthy.compress.activation import ActQuantizer
@@ -16,6 +15,7 @@ from roadworthy.compress.methods import Method
 from roadworthy.compress.place import Widths
 from roadworthy.compress.rounding import WeightQuantizer
 from roadworthy.core.backends import Backend
+from roadworthy.core.predict import Inputs
 from roadworthy.errors import BadData
 
 EDGES = 81
@@ -41,7 +41,7 @@ class Plan:
 
 
 def compress(
-    graph: fx.GraphModule, images: Float[Tensor, "n c h w"], plan: Plan, run: Run | None = None
+    graph: fx.GraphModule, images: Inputs, plan: Plan, run: Run | None = None
 ) -> Compressed:
     """Quantize a captured model.
 
@@ -61,7 +61,7 @@ def compress(
 
 
 def learn(
-    graph: fx.GraphModule, images: Float[Tensor, "n c h w"], plan: Plan, run: Run
+    graph: fx.GraphModule, images: Inputs, plan: Plan, run: Run
 ) -> tuple[Task, Sequence[dict[str, Outcome]]]:
     """Ranges and all passes of a method; the quantizers are still modules afterwards."""
     _check_images(images, plan.method)
@@ -93,7 +93,8 @@ def augmented(images: Tensor, copies: int, seed: int) -> Tensor:
                 ]
             )
         parts.append(changed)
-    return torch.cat(parts).contiguous(memory_format=torch.channels_last)
+    joined = torch.cat(parts)
+    return joined.contiguous(memory_format=torch.channels_last) if joined.ndim == 4 else joined
 
 
 def _check_images(images: Tensor, method: Method) -> None:

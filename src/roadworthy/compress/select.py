@@ -3,13 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor, fx
+from torch import fx
 
 from roadworthy.compress.calibrate import held_out, in_batches
 from roadworthy.compress.engine import Run
 from roadworthy.compress.methods import Method
 from roadworthy.compress.quantize import Compressed, Plan, compress
+from roadworthy.core.predict import Inputs
 
 HELD_OUT = 8
 """One image in so many judges and is not learned from."""
@@ -17,9 +17,7 @@ KEPT = (0.5, 0.75, 0.25)
 """Keep probabilities, taken in turns; QDrop's own comes first."""
 
 
-def compress_best(
-    graph: fx.GraphModule, images: Float[Tensor, "n c h w"], plan: Plan, run: Run
-) -> Compressed:
+def compress_best(graph: fx.GraphModule, images: Inputs, plan: Plan, run: Run) -> Compressed:
     """`compress`, or the best of ``plan.method.tries`` of it.
 
     Try number i has the seed ``run.seed + i`` and the keep probability ``KEPT[i % 3]`` in the

@@ -3,22 +3,20 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, fx
 
 from roadworthy.compress.calibrate import in_batches, set_enabled
 from roadworthy.compress.engine import Task, calibrate, prepare, whole_model
 from roadworthy.compress.place import Layer
 from roadworthy.compress.quantize import Plan
+from roadworthy.core.predict import Inputs
 from roadworthy.core.progress import track
 
 IMAGES = 256
 
 
 @torch.no_grad()
-def sensitivity(
-    graph: fx.GraphModule, images: Float[Tensor, "n c h w"], plan: Plan
-) -> list[dict[str, Any]]:
+def sensitivity(graph: fx.GraphModule, images: Inputs, plan: Plan) -> list[dict[str, Any]]:
     """Rows of `layer` and `kl`, its cost at the plan's widths, dearest first.
 
     One layer at a time is quantized, its weight and its inputs, by calibration alone; the cost is

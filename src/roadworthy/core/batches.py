@@ -6,22 +6,24 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from roadworthy.core.data import Dataset
-from roadworthy.core.images import Preprocess
+from roadworthy.core.inputs import Stages, tensor_of
+from roadworthy.core.predict import Inputs
 from roadworthy.core.progress import track
 from roadworthy.errors import BadData, BadPreprocess
 
 # Images that one thread prepares at a stretch: a hand-over costs as much as decoding a tiny image.
 _CHUNK = 8
-# Batches differ in length, so the first axis has no name: the annotation holds for all of them.
-Batch = tuple[Float[Tensor, "_ c h w"], Int[Tensor, " _"]]
+Batch = tuple[Tensor, Int[Tensor, " _"]]
+"""What a model is fed ``[b ...]``, and labels ``[b]``."""
 
 
 class Batches:
-    """Preprocessed batches ``[b c h w]`` with labels ``[b]``, -1 where there is none.
+    """Preprocessed batches ``[b c h w]``, of texts ``[b r t]``, with labels ``[b]``, -1 where there
+    is none.
 
     Files are read, decoded and resized by threads, a few batches ahead of the reader. Iterate it
     once or more; `skipped` names the images that the last pass left out.
@@ -30,7 +32,7 @@ class Batches:
     def __init__(
         self,
         dataset: Dataset,
-        preprocess: Preprocess,
+        preprocess: Stages,
         batch_size: int,
         skip_bad: bool = False,
         progress: str | None = None,
@@ -57,7 +59,7 @@ class Batches:
         if len(self.skipped) == len(self._dataset):
             raise BadData(f"none of the {len(self.skipped)} images of {self._dataset.spec} is good")
 
-    def images(self) -> Iterator[Float[Tensor, "b c h w"]]:
+    def images(self) -> Iterator[Tensor]:
         """The batches without their labels."""
         return (images for images, _ in self)
 
@@ -83,7 +85,7 @@ class Batches:
     def _tensor(self, index: int) -> Tensor | BadData:
         try:
             content, name = self._dataset.content(index), self._dataset.name(index)
-            return self._preprocess(self._preprocess.decoded(content, name))
+            return tensor_of(self._preprocess, content, name)
         except BadData as error:
             return error
 
@@ -113,7 +115,7 @@ class Batches:
 
 def batches(
     dataset: Dataset,
-    preprocess: Preprocess,
+    preprocess: Stages,
     batch_size: int,
     skip_bad: bool = False,
     progress: str | None = None,
@@ -123,13 +125,13 @@ def batches(
 
 
 def load_tensor(
-    dataset: Dataset, preprocess: Preprocess, skip_bad: bool = False, progress: str | None = None
-) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"]]:
+    dataset: Dataset, preprocess: Stages, skip_bad: bool = False, progress: str | None = None
+) -> tuple[Inputs, Int[Tensor, " b"]]:
     """All images ``[n c h w]`` and labels ``[n]`` of `dataset` in memory."""
     return join(batches(dataset, preprocess, 256, skip_bad, progress))
 
 
-def join(parts: Iterable[Batch]) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"]]:
+def join(parts: Iterable[Batch]) -> tuple[Inputs, Int[Tensor, " b"]]:
     """One batch out of many."""
     images, labels = zip(*parts, strict=True)
     sizes = {tuple(x.shape[1:]) for x in images}

@@ -11,14 +11,14 @@ head                   recognised by
 =====================  =========================================================================
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any, Literal, assert_never
+from typing import Any, Literal, TypeVar, assert_never
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import batched_nms
@@ -87,13 +87,18 @@ def finishes(head: Head) -> dict[str, Finish]:
 
 def finish_of(head: Head, post: str) -> Finish:
     """The finish of that name; BadInput names those there are."""
-    known = finishes(head)
+    return named(post, finishes(head), f"a detector with {head} outputs")
+
+
+Kind = TypeVar("Kind")
+
+
+def named(post: str, known: Mapping[str, Kind], who: str) -> Kind:
+    """What `post` stands for; BadInput names those that `who` has."""
     if post not in known:
         near = get_close_matches(post, known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        raise BadInput(
-            f"post {post!r} given{hint}; a detector with {head} outputs has {', '.join(known)}"
-        )
+        raise BadInput(f"post {post!r} given{hint}; {who} has {', '.join(known)}")
     return known[post]
 
 
@@ -167,22 +172,33 @@ def finished(
     >>> finished(torch.tensor([[0.0, 2.0, 4.0, 6.0, 0.9, 3.0]]), Finish(), place)[0, :4].tolist()
     [0.0, 0.0, 8.0, 8.0]
     """
-    boxes = boxes[boxes[:, 4] > finish.least]
-    boxes = boxes[boxes[:, 4].argsort(descending=True, stable=True)]
-    if finish.offset:
-        boxes = boxes - finish.offset * torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0, 0.0])
+    found = boxes[chosen(boxes, finish)].double().numpy()
+    found[:, :4] = settled(found[:, :4], finish, place)
+    return found
+
+
+def chosen(boxes: Float[Tensor, "_ 6"], finish: Finish) -> Int[Tensor, " _"]:
+    """Which boxes stay, the best first."""
+    order = torch.nonzero(boxes[:, 4] > finish.least).flatten()
+    order = order[boxes[order, 4].argsort(descending=True, stable=True)]
     if finish.nms is not None:
-        boxes = boxes[:MOST] if finish.cut_first else boxes
-        groups = torch.zeros(len(boxes)) if finish.agnostic else boxes[:, 5]
-        boxes = boxes[batched_nms(boxes[:, :4], boxes[:, 4], groups, finish.nms)]
-    found = boxes[:MOST].double().numpy()
-    found[:, :4] = placed_back(found[:, :4], place)
+        order = order[:MOST] if finish.cut_first else order
+        left = boxes[order]
+        groups = torch.zeros(len(left)) if finish.agnostic else left[:, 5]
+        corners = left[:, :4] - finish.offset * torch.tensor([0.0, 0.0, 1.0, 1.0])
+        order = order[batched_nms(corners, left[:, 4], groups, finish.nms)]
+    return order[:MOST]
+
+
+def settled(
+    corners: Float[NDArray[np.float64], "_ 4"], finish: Finish, place: Placement
+) -> Float[NDArray[np.float64], "_ 4"]:
+    """Corners in pixels of the input as the image file gets them."""
+    found = placed_back(corners - finish.offset * np.array([0.0, 0.0, 1.0, 1.0]), place)
     if finish.clipped:
         height, width = place.size
-        found[:, :4] = found[:, :4].clip(0, (width, height, width, height))
-    if finish.whole:
-        found[:, :4] = found[:, :4].round()
-    return found
+        found = found.clip(0, (width, height, width, height))
+    return found.round() if finish.whole else found
 
 
 def placed_back(

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +25,8 @@ from roadworthy.core.sources import MAX_CLASS_ID, Files, image_paths, reason
 from roadworthy.errors import BadData
 
 Rows = Float[NDArray[np.float64], "_ 6"]
+Outline = tuple[str, Any, tuple[int, int]]
+"""Where an annotation stands, its segmentation as the file holds it, and its image's size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +75,12 @@ class Boxes:
         """Boxes of image `index` in pixels of the upright image, None where unknown."""
         if not self.known(index):
             return None
-        width, height = _upright_size(self.read(index), self.name(index))
+        width, height = upright_size(self.read(index), self.name(index))
         return self.relative(index) * np.array([width, height, width, height, 1.0, 1.0])
 
 
-def _upright_size(content: bytes, name: str) -> tuple[int, int]:
+def upright_size(content: bytes, name: str) -> tuple[int, int]:
+    """Width and height of an image as its EXIF tag turns it; BadData where it is none."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
@@ -97,31 +100,43 @@ def open_yolo(root: Path) -> tuple[Boxes, tuple[str, ...]]:
     Raises:
         BadData: no images, or a label that is none; names file and line.
     """
+    labels = root / "labels"
+    files, listed = labelled_files(f"yolo:{root}", root, labels)
+    names = class_names(root / "classes.yaml")
+    limit = len(names) or MAX_CLASS_ID + 1
+    rows = tuple(_label_file(path, limit) if labels.is_dir() else None for path in listed)
+    return Boxes(files, rows), names or numbered(rows)
+
+
+def labelled_files(spec: str, root: Path, labels: Path) -> tuple[Files, list[Path]]:
+    """Images below ``images/`` of `root` and where in `labels` the file of each would lie.
+
+    Raises:
+        BadData: no images, or a folder `labels` without a file for any of them.
+    """
     folder = root / "images"
     paths = image_paths(folder) if folder.is_dir() else []
     if not paths:
-        raise BadData(f"yolo:{root} has no images in {folder}; images/ and labels/ are needed")
-    names = _names(root / "classes.yaml")
-    labels = root / "labels"
+        raise BadData(f"{spec} has no images in {folder}; images/ and {labels.name}/ are needed")
     inside = [path.relative_to(folder) for path in paths]
     listed = [labels / path.with_suffix(".txt") for path in inside]
     if labels.is_dir() and not any(path.is_file() for path in listed):
         raise BadData(
-            f"yolo:{root} has no label file for any of {len(paths)} images, e.g. {listed[0]}; "
-            "give them the images' names, or remove labels/ to compare answers only"
+            f"{spec} has no label file for any of {len(paths)} images, e.g. {listed[0]}; "
+            f"give them the images' names, or remove {labels.name}/ to compare answers only"
         )
-    limit = len(names) or MAX_CLASS_ID + 1
-    rows = tuple(_label_file(path, limit) if labels.is_dir() else None for path in listed)
     keys = tuple(path.as_posix() for path in inside)
-    return Boxes(Files(folder, keys, (None,) * len(keys)), rows), names or _numbered(rows)
+    return Files(folder, keys, (None,) * len(keys)), listed
 
 
-def _numbered(rows: tuple[Rows | None, ...]) -> tuple[str, ...]:
+def numbered(rows: Sequence[Rows | None]) -> tuple[str, ...]:
+    """Names for classes that have none: their numbers, up to the highest."""
     highest = max((int(r[:, 5].max()) for r in rows if r is not None and len(r)), default=-1)
     return tuple(map(str, range(highest + 1)))
 
 
-def _names(path: Path) -> tuple[str, ...]:
+def class_names(path: Path) -> tuple[str, ...]:
+    """Names of ``classes.yaml``, none where there is no such file; BadData names a damaged one."""
     if not path.is_file():
         return ()
     try:
@@ -140,34 +155,51 @@ def _names(path: Path) -> tuple[str, ...]:
 
 
 def _label_file(path: Path, limit: int) -> Rows:
+    found = [_line(where, text, limit) for where, text in label_lines(path)]
+    return np.array(found, np.float64).reshape(-1, 6)
+
+
+def label_lines(path: Path) -> list[tuple[str, str]]:
+    """File and number of each line that is not blank, and the line; none where no file is."""
     if not path.is_file():
-        return np.zeros((0, 6))
+        return []
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadData(f"label file {path} cannot be read as text: {reason(error)}") from error
-    found = [
-        _line(f"{path}, line {number}", text, limit)
-        for number, text in enumerate(lines, 1)
-        if text.strip()
-    ]
-    return np.array(found, np.float64).reshape(-1, 6)
+    numbered_lines = enumerate(lines, 1)
+    return [(f"{path}, line {number}", text) for number, text in numbered_lines if text.strip()]
 
 
 def _line(where: str, text: str, limit: int) -> list[float]:
+    label, values = line_of(where, text, limit, "class cx cy w h is needed, five numbers")
+    if len(values) != 4:
+        raise BadData(f"{where}: {text[:60]!r} given; class cx cy w h is needed, five numbers")
+    x, y, w, h = in_shares(where, text, values, "cx cy w h")
+    return [*_clipped(x - w / 2, y - h / 2, x + w / 2, y + h / 2), 0.0, float(label)]
+
+
+def line_of(
+    where: str, text: str, limit: int, needed: str, hint: str = ""
+) -> tuple[int, list[float]]:
+    """Class, below `limit`, and numbers of a label line; BadData where either is none."""
     label, *numbers = text.split()
     values = [_number(each) for each in numbers]
-    if not label.isdecimal() or len(values) != 4 or not all(map(math.isfinite, values)):
-        raise BadData(f"{where}: {text[:60]!r} given; class cx cy w h is needed, five numbers")
+    if not label.isdecimal() or not all(map(math.isfinite, values)):
+        raise BadData(f"{where}: {text[:60]!r} given; {needed}")
     # int() refuses thousands of digits.
     if len(label) > 9 or int(label) >= limit:
-        raise BadData(f"{where}: class {label[:20]} given; 0 to {limit - 1} are allowed")
+        raise BadData(f"{where}: class {label[:20]} given; 0 to {limit - 1} are allowed{hint}")
+    return int(label), values
+
+
+def in_shares(where: str, text: str, values: list[float], what: str) -> list[float]:
+    """`values`; BadData unless all lie between 0 and 1."""
     if not all(0 <= value <= 1 for value in values):
         raise BadData(
-            f"{where}: {text[:60]!r} given; cx cy w h are shares of width and height, 0 to 1"
+            f"{where}: {text[:60]!r} given; {what} are shares of width and height, 0 to 1"
         )
-    x, y, w, h = values
-    return [*_clipped(x - w / 2, y - h / 2, x + w / 2, y + h / 2), 0.0, float(label)]
+    return values
 
 
 def _number(text: str) -> float:
@@ -190,19 +222,21 @@ def open_coco(where: str) -> tuple[Boxes, tuple[str, ...], bool]:
     Raises:
         BadData: a file that is missing or no annotation file; names the annotation to blame.
     """
+    boxes, names, _ = read_coco("coco", where)
+    return boxes, names, not where.endswith("?ids=file")
+
+
+def read_coco(
+    kind: str, where: str
+) -> tuple[Boxes, tuple[str, ...], tuple[tuple[Outline, ...], ...]]:
+    """Boxes and class names of ``IMAGES@annotations.json`` and, per image, what outlines them."""
     spec, _, query = where.partition("?")
     folder, _, listing = spec.rpartition("@")
+    allowed = f"{kind}:IMAGES@annotations.json"
     if not folder or not listing or query not in ("", "ids=file"):
-        raise BadData(
-            f"data coco:{where} given; coco:IMAGES@annotations.json is allowed, ?ids=file behind it"
-        )
+        raise BadData(f"data {kind}:{where} given; {allowed} is allowed, ?ids=file behind it")
     root, own_ids = Path(folder), query == "ids=file"
     path = root / listing if (root / listing).is_file() else Path(listing)
-    source, names = _coco(root, path, own_ids)
-    return source, names, not own_ids
-
-
-def _coco(root: Path, path: Path, own_ids: bool) -> tuple[Boxes, tuple[str, ...]]:
     held = _annotations(path)
     ids = sorted(_integer(path, "category", each, "id") for each in held["categories"])
     classes = {own: own if own_ids else rank for rank, own in enumerate(ids)}
@@ -210,6 +244,7 @@ def _coco(root: Path, path: Path, own_ids: bool) -> tuple[Boxes, tuple[str, ...]
         _integer(path, "image", each, "id"): each for each in held["images"]
     }
     found: dict[int, list[list[float]]] = {image: [] for image in images}
+    outlines: dict[int, list[Outline]] = {image: [] for image in images}
     for each in held["annotations"]:
         image = _integer(path, "annotation", each, "image_id")
         label = _integer(path, "annotation", each, "category_id")
@@ -218,16 +253,16 @@ def _coco(root: Path, path: Path, own_ids: bool) -> tuple[Boxes, tuple[str, ...]
             raise BadData(f"{where}: image {image}, category {label} given; one is not in the file")
         row = _bbox(where, each.get("bbox"), images[image])
         found[image].append([*row, float(bool(each.get("iscrowd"))), float(classes[label])])
+        size = int(images[image]["height"]), int(images[image]["width"])
+        outlines[image].append((where, each.get("segmentation"), size))
     keys = tuple(str(each.get("file_name")) for each in images.values())
     if not any((root / key).is_file() for key in keys):
-        raise BadData(
-            f"none of the {len(keys)} images of {path} is in {root}; give "
-            "coco:IMAGES@annotations.json"
-        )
+        raise BadData(f"none of the {len(keys)} images of {path} is in {root}; give {allowed}")
     rows = tuple(np.array(found[image], np.float64).reshape(-1, 6) for image in images)
     by_id = {classes[each["id"]]: str(each.get("name")) for each in held["categories"]}
     names = tuple(by_id.get(i, str(i)) for i in range(max(by_id) + 1))
-    return Boxes(Files(root, keys, (None,) * len(keys)), rows), names
+    boxes = Boxes(Files(root, keys, (None,) * len(keys)), rows)
+    return boxes, names, tuple(map(tuple, outlines.values()))
 
 
 def _annotations(path: Path) -> dict[str, list[dict[str, Any]]]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor, fx, nn
 
 from roadworthy.core.fold import fold_batch_norm
@@ -36,8 +36,10 @@ _FUNCTIONAL: dict[Any, Any] = {
 _IDLE = {aten.dropout.default, aten.dropout_.default, aten.feature_dropout.default}
 
 
-def capture(module: nn.Module, example: Float[Tensor, " b *s"]) -> fx.GraphModule:
+def capture(module: nn.Module, example: Shaped[Tensor, " b *s"]) -> fx.GraphModule:
     """Capture `module` in eval mode as a graph whose first dimension is dynamic.
+
+    Integers are texts, ``[b r t]``: the number of tokens is dynamic as well.
 
     Args:
         module: any model of one tensor input and one tensor output.
@@ -67,6 +69,15 @@ def capture(module: nn.Module, example: Float[Tensor, " b *s"]) -> fx.GraphModul
     return graph
 
 
+def dynamic_axes(example: Shaped[Tensor, " b *s"]) -> tuple[int, ...]:
+    """The axes of a model's input that may have any length: the batch, and of texts the tokens.
+
+    >>> dynamic_axes(torch.zeros(1, 3, 8, 8)), dynamic_axes(torch.ones(1, 3, 8, dtype=torch.int64))
+    ((0,), (0, 2))
+    """
+    return (0,) if example.is_floating_point() else (0, example.ndim - 1)
+
+
 def _check_finite(module: nn.Module) -> None:
     for name, value in module.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
@@ -79,13 +90,14 @@ def _check_finite(module: nn.Module) -> None:
 def _check_answer(module: nn.Module, sample: Tensor) -> None:
     """The module must turn `sample` into one tensor of finite numbers."""
     name, shape = type(module).__name__, list(sample.shape)
+    kind = str(sample.dtype).removeprefix("torch.")
     try:
         with torch.no_grad():
             answer = module(sample)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise BadModel(
-            f"{name} fails on float32 input of shape {shape}: {type(error).__name__}: {reason}; "
+            f"{name} fails on {kind} input of shape {shape}: {type(error).__name__}: {reason}; "
             "give it the input that it was made for (size and crop of the preprocessing)"
         ) from error
     if not isinstance(answer, Tensor):
@@ -120,10 +132,10 @@ def _drop_assertions(graph: fx.GraphModule) -> None:
 
 
 def _export(module: nn.Module, sample: Tensor) -> fx.GraphModule:
-    batch = torch.export.Dim.DYNAMIC
+    shapes = dict.fromkeys(dynamic_axes(sample), torch.export.Dim.DYNAMIC)
     try:
         with torch.no_grad(), _quiet():
-            program = torch.export.export(module, (sample,), dynamic_shapes=({0: batch},))
+            program = torch.export.export(module, (sample,), dynamic_shapes=(shapes,))
     except Exception as error:
         raise BadModel(_explain(module, error)) from error
     graph = program.module(check_guards=False)
@@ -213,7 +225,8 @@ def _attention(
 def _check_same(graph: fx.GraphModule, module: nn.Module, sample: Tensor) -> None:
     """The captured graph must compute what the module computes, on a batch of another size."""
     probe = torch.randn(3, *sample.shape[1:], generator=torch.Generator().manual_seed(0))
-    probe = probe.to(sample)
+    # Not every integer names a token: those of the sample do.
+    probe = probe.to(sample) if sample.is_floating_point() else torch.cat([sample, sample[:1]])
     with torch.no_grad():
         wanted, got = module(probe), graph(probe)
     got = got[0] if isinstance(got, tuple | list) else got

@@ -10,6 +10,14 @@
 ``yolo:DIR``                              images/, boxes in labels/, classes.yaml
 ``coco:IMAGES@annotations.json``          images and boxes; classes are ranks of category ids, or
                                           with ``?ids=file`` those ids
+``instances:DIR``                         images/, outlines in labels/ or instances/, classes.yaml
+``instances:IMAGES@annotations.json``     the same out of COCO's annotation file; ``?ids=file`` as
+                                          above
+``text:FILE.tsv?text=A&label=B``          texts of column A, pairs of ``text=A,C``; class ids or
+                                          names of column B
+``masks:DIR``                             images/ and masks/ of class ids; other folders by
+                                          ``?images=A&masks=B``, void by ``ignore=ID``
+``depth:DIR``                             images/ and depth/ in millimetres, else by ``?scale=``
 ========================================  ======================================================
 """
 
@@ -27,6 +35,8 @@ from PIL import Image
 
 from roadworthy.core.boxes_data import open_coco, open_yolo
 from roadworthy.core.builtin import open_builtin
+from roadworthy.core.dense_data import open_depth, open_masks
+from roadworthy.core.mask_data import open_instances
 from roadworthy.core.sources import (
     MAX_CLASS_ID,
     Pixels,
@@ -36,9 +46,10 @@ from roadworthy.core.sources import (
     open_listed,
     open_npz,
 )
+from roadworthy.core.text_data import open_texts
 from roadworthy.errors import BadData
 
-Task = Literal["classification", "detection"]
+Task = Literal["classification", "detection", "instances", "text", "segmentation", "depth"]
 
 
 @runtime_checkable
@@ -75,6 +86,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @property
+    def things(self) -> str:
+        """What there are several of."""
+        return "texts" if self.task == "text" else "images"
 
     def load(self, index: int) -> Image.Image:
         """Image `index`: 8-bit RGB, upright. Raises BadData, naming a file that cannot be read."""
@@ -129,7 +145,7 @@ class Dataset:
             raise BadData(
                 f"{self.spec} has no labels to judge by; give class sub-folders, "
                 "imagefolder:DIR@labels.tsv or npz:FILE?x=IMAGES&y=LABELS, boxes by yolo:DIR "
-                "with labels/ or coco:IMAGES@annotations.json"
+                "with labels/ or coco:IMAGES@annotations.json, outlines by instances:DIR"
             )
         return replace(self, indices=kept)
 
@@ -165,14 +181,24 @@ def load_data(spec: str) -> Dataset:
         case "coco" if rest:
             source, classes, ranked = open_coco(rest)
             return Dataset(spec, classes, source, tuple(range(len(source))), ranked, "detection")
-        case "masks" | "text":
-            what = f"{kind}: data are not supported yet"
+        case "instances" if rest:
+            source, classes, ranked = open_instances(rest)
+            return Dataset(spec, classes, source, tuple(range(len(source))), ranked, "instances")
+        case "text" if rest:
+            source, classes, ranked = open_texts(rest)
+            return Dataset(spec, classes, source, tuple(range(len(source))), ranked, "text")
+        case "masks" if rest:
+            source = open_masks(rest)
+            return Dataset(spec, (), source, tuple(range(len(source))), task="segmentation")
+        case "depth" if rest:
+            source = open_depth(rest)
+            return Dataset(spec, (), source, tuple(range(len(source))), task="depth")
         case _:
             what = f"data {spec!r} given"
     raise BadData(
         f"{what}; imagefolder:DIR, imagefolder:DIR@labels.tsv, npz:FILE, "
-        "npz:FILE?x=IMAGES&y=LABELS, builtin:NAME, yolo:DIR and coco:IMAGES@annotations.json are "
-        "allowed"
+        "npz:FILE?x=IMAGES&y=LABELS, builtin:NAME, yolo:DIR, coco:IMAGES@annotations.json, "
+        "instances:DIR, masks:DIR, depth:DIR and text:FILE.tsv?text=COLUMN&label=COLUMN are allowed"
     )
 
 

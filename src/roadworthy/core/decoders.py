@@ -10,7 +10,8 @@ The same for all of them:
   Pillow opens no WebP cut short. Left to themselves, some libraries fill the rest with gray.
 - The EXIF orientation is undone, but for ``pillow-ignore-exif``; OpenCV does it itself.
 - Gray is repeated, alpha dropped, of 16 bits the upper 8 are kept. CMYK becomes RGB as in Pillow,
-  up to the rounding of libraries that convert it themselves; jpegli refuses it.
+  up to the rounding of libraries that convert it themselves; where a library refuses it (jpegli;
+  simplejpeg where its chroma is subsampled), Pillow decodes it.
 """
 
 import io
@@ -25,8 +26,8 @@ from roadworthy.core import codecs
 from roadworthy.core.libraries import Implementation, find
 from roadworthy.core.sources import (
     Pixels,
-    allow_large_images,
     decode,
+    keep_pillow_quiet,
     reason,
 )
 from roadworthy.errors import BadData, BadPreprocess
@@ -63,6 +64,8 @@ class Decoder(Implementation):
             why = self.missing() or f"{self.library} cannot be imported: {reason(error)}"
             raise BadPreprocess(f"decoder {self.name}: {why}") from error
         except Exception as error:
+            if header.mode == "CMYK":
+                return np.array(decode(content, name))
             why = reason(error)
             raise BadData(f"image {name} cannot be decoded by {self.name}: {why}") from error
         return np.require(pixels, requirements=("C", "W"))
@@ -114,7 +117,7 @@ class _Header:
 
 
 def _header(content: bytes, name: str) -> _Header:
-    allow_large_images()
+    keep_pillow_quiet()
     # As in `decode`, damaged files make Pillow raise nearly anything.
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -177,8 +180,6 @@ def _decoded(decoder: Decoder, content: bytes, header: _Header, name: str) -> Pi
             return _turned(codecs.mnn(content), orientation)
         case "simplejpeg", "JPEG":
             return _turned(codecs.simplejpeg(content, decoder.flags), orientation)
-        case "pyjpegli", "JPEG" if header.mode == "CMYK":
-            raise ValueError("it is CMYK; convert it to RGB or choose another decoder")
         case "pyjpegli", "JPEG":
             return _turned(codecs.jpegli(content), orientation)
         case "jpeglib", "JPEG":

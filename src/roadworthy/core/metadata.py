@@ -8,6 +8,8 @@ from typing import Any
 from torch import nn
 
 from roadworthy.core.images import Geometry, Preprocess, Size
+from roadworthy.core.inputs import Stages, stages_from
+from roadworthy.core.texts import TextInput
 from roadworthy.errors import BadPreprocess
 
 _PILLOW: dict[str, str] = {
@@ -23,21 +25,21 @@ _PILLOW: dict[str, str] = {
 _PILLOW_NUMBERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 
 
-def stated(value: Any) -> Preprocess:
-    """A Preprocess, or the dict of one, that a model file gives by hand."""
+def stated(value: Any) -> Stages:
+    """A Preprocess or a TextInput, or the dict of one, that a model file gives by hand."""
     match value:
-        case Preprocess():
+        case Preprocess() | TextInput():
             return value
         case Mapping():
-            return Preprocess.from_dict({str(k): v for k, v in value.items()})
+            return stages_from({str(k): v for k, v in value.items()})
         case _:
             raise BadPreprocess(f"PREPROCESS is {type(value).__name__}; a dict of stages is needed")
 
 
-def of_module(module: nn.Module) -> Preprocess | None:
+def of_module(module: nn.Module) -> Stages | None:
     """What a module carries: an attribute ``preprocess``, or timm's ``pretrained_cfg``."""
     own: Any = getattr(module, "preprocess", None)
-    if isinstance(own, Mapping | Preprocess):
+    if isinstance(own, Mapping | Preprocess | TextInput):
         return stated(own)
     config: Any = getattr(module, "pretrained_cfg", None)
     return of_timm(config) if isinstance(config, Mapping) and config.get("input_size") else None

@@ -9,13 +9,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, assert_never
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.jit import ScriptModule
 
 from roadworthy.core import metadata
 from roadworthy.core.checkpoints import check_finite, class_count, load_strictly, read_weights
 from roadworthy.core.images import Preprocess, preprocess_from
+from roadworthy.core.inputs import Stages
 from roadworthy.core.specs import (
     Checkpoint,
     HfSpec,
@@ -25,8 +26,10 @@ from roadworthy.core.specs import (
     PySpec,
     TimmSpec,
     TorchvisionSpec,
+    Weights,
     parse_model_spec,
 )
+from roadworthy.core.texts import TextInput, of_folder
 from roadworthy.errors import BadModel
 
 
@@ -35,16 +38,23 @@ class LoadedModel:
     """A module in eval mode.
 
     Args:
-        module: images ``[b c h w]`` in, logits ``[b k]`` out.
+        module: images ``[b c h w]``, or token ids and masks ``[b r t]``, in, logits ``[b k]`` out.
         spec: what it was loaded from.
         preprocess: the model's own, None where it carries none.
         input_shape: channels, height, width of its images, None where unknown.
+        texts: what makes its tokens, where it reads texts.
     """
 
     module: nn.Module
     spec: str
     preprocess: Preprocess | None = None
     input_shape: tuple[int, int, int] | None = None
+    texts: TextInput | None = None
+
+    @property
+    def stages(self) -> Stages | None:
+        """What makes its inputs, of images or of texts."""
+        return self.texts or self.preprocess
 
 
 def load_model(model: str | nn.Module) -> LoadedModel:
@@ -59,9 +69,8 @@ def load_model(model: str | nn.Module) -> LoadedModel:
     """
     if isinstance(model, nn.Module):
         return _loaded(model, type(model).__name__, metadata.of_module(model))
-    spec = parse_model_spec(model)
-    module, preprocess = _build(spec)
-    return _loaded(module, model, preprocess)
+    module, own = _build(parse_model_spec(model))
+    return _loaded(module, model, own)
 
 
 def preprocess_for(model: LoadedModel, choice: str | None) -> Preprocess:
@@ -78,16 +87,18 @@ def check_onnx(path: Path) -> Path:
     return path
 
 
-def _loaded(module: nn.Module, spec: str, preprocess: Preprocess | None) -> LoadedModel:
+def _loaded(module: nn.Module, spec: str, own: Stages | None) -> LoadedModel:
     if isinstance(module, ScriptModule):
         raise BadModel(f"{spec} is a TorchScript module; give the nn.Module that it was made from")
     _guarded(lambda: module.eval().requires_grad_(False), spec)
     check_finite(module, spec)
-    size = preprocess.output_size if preprocess else None
-    return LoadedModel(module, spec, preprocess, (3, *size) if size else None)
+    if isinstance(own, TextInput):
+        return LoadedModel(module, spec, texts=own)
+    size = own.output_size if own else None
+    return LoadedModel(module, spec, own, (3, *size) if size else None)
 
 
-def _build(spec: ModelSpec) -> tuple[nn.Module, Preprocess | None]:
+def _build(spec: ModelSpec) -> tuple[nn.Module, Stages | None]:
     match spec:
         case TimmSpec():
             return _timm(spec)
@@ -107,7 +118,7 @@ def _build(spec: ModelSpec) -> tuple[nn.Module, Preprocess | None]:
             assert_never(spec)
 
 
-def _timm(spec: TimmSpec) -> tuple[nn.Module, Preprocess | None]:
+def _timm(spec: TimmSpec) -> tuple[nn.Module, Stages | None]:
     import timm
 
     if not timm.is_model(spec.name):
@@ -177,28 +188,56 @@ class HfLogits(nn.Module):
         return self.model(pixel_values=images).logits
 
 
-def _hf(spec: HfSpec) -> tuple[nn.Module, Preprocess | None]:
-    from transformers import AutoConfig, AutoModelForImageClassification
+class HfText(nn.Module):
+    """A Hugging Face text classifier that takes ids, attention mask and types in one tensor."""
 
-    auto: Any = AutoModelForImageClassification
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Int[Tensor, "b r t"]) -> Float[Tensor, "b k"]:
+        """Logits of a batch."""
+        types = {"token_type_ids": tokens[:, 2]} if tokens.shape[1] == 3 else {}
+        return self.model(input_ids=tokens[:, 0], attention_mask=tokens[:, 1], **types).logits
+
+
+def _hf(spec: HfSpec) -> tuple[nn.Module, Stages | None]:
+    import transformers
+
+    # Loading takes no time, and its bar would be drawn into files too.
+    transformers.logging.disable_progress_bar()
+    config: Any = _hub(spec.name, lambda: transformers.AutoConfig.from_pretrained(spec.name))
+    kinds = config.architectures or ()
+    if not any("ForSequenceClassification" in kind for kind in kinds):
+        module = _hf_weights(spec.name, spec.weights, transformers.AutoModelForImageClassification)
+        return HfLogits(module), metadata.of_hf(spec.name)
+    module = _hf_weights(spec.name, spec.weights, transformers.AutoModelForSequenceClassification)
+    return HfText(module), of_folder(spec.name, getattr(config, "max_position_embeddings", None))
+
+
+def _hf_weights(name: str, weights: Weights, auto: Any) -> nn.Module:
+    if isinstance(weights, Pretrained):
+        return _hub(name, lambda: auto.from_pretrained(name))
+    from transformers import AutoConfig
+
+    module: nn.Module = _hub(name, lambda: auto.from_config(AutoConfig.from_pretrained(name)))
+    if isinstance(weights, Checkpoint):
+        load_strictly(module, read_weights(weights.path), f"checkpoint {weights.path}")
+    return module
+
+
+def _hub(name: str, load: Callable[[], Any]) -> Any:
     try:
-        if isinstance(spec.weights, Pretrained):
-            inner = auto.from_pretrained(spec.name)
-        else:
-            inner = auto.from_config(AutoConfig.from_pretrained(spec.name))
+        return load()
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise BadModel(
-            f"hf:{spec.name} cannot be loaded as an image classifier: {reason}; give a folder with "
-            "config.json and model.safetensors, or an id that the hub knows"
+            f"hf:{name} cannot be loaded as a classifier of images or texts: {reason}; give a "
+            "folder with config.json and model.safetensors, or an id that the hub knows"
         ) from error
-    if isinstance(spec.weights, Checkpoint):
-        path = spec.weights.path
-        load_strictly(inner, read_weights(path), f"checkpoint {path}")
-    return HfLogits(inner), metadata.of_hf(spec.name)
 
 
-def _py(spec: PySpec) -> tuple[nn.Module, Preprocess | None]:
+def _py(spec: PySpec) -> tuple[nn.Module, Stages | None]:
     source = _run_file(spec.path)
     build = getattr(source, spec.function, None)
     if not callable(build):

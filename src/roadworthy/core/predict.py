@@ -4,20 +4,24 @@ from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from roadworthy.core.progress import track
 from roadworthy.errors import BadData, BadInput, BadModel
 
+Inputs = Float[Tensor, "b c h w"] | Int[Tensor, "b r t"]
+"""Images, or texts as rows r (ids, attention mask, types) of t tokens."""
+
 
 @runtime_checkable
 class Predictor(Protocol):
-    """Images in, outputs out, both float32 on the CPU; logits ``[b k]`` of a classifier."""
+    """Inputs in, outputs out, images and outputs in float32, all on the CPU; logits ``[b k]`` of a
+    classifier."""
 
     name: str
 
-    def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, " b *k"]:
+    def __call__(self, images: Inputs) -> Float[Tensor, " b *k"]:
         """Outputs of a batch."""
         ...
 
@@ -49,7 +53,7 @@ class TorchPredictor:
         self._device = resolve_device(device)
         self._module = module.to(self._device)
 
-    def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
+    def __call__(self, images: Inputs) -> Float[Tensor, "b k"]:
         """Logits of a batch; BadModel where the module answers anything but ``[b k]``."""
         logits = self._answer(images.to(self._device))
         if not isinstance(logits, Tensor) or logits.ndim != 2:
@@ -65,15 +69,28 @@ class TorchPredictor:
             with torch.inference_mode():
                 return self._module(images)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise BadModel(
-                f"{self.name} fails on float32 images of shape {list(images.shape)}: {reason}; "
-                "set size and crop of the preprocessing to the model's input"
-            ) from error
+            raise BadModel(f"{self.name} {failure(images, error)}") from error
+
+
+def failure(given: Inputs, error: Exception) -> str:
+    """How a model failed on what it was given, and what to mend.
+
+    >>> failure(torch.zeros(1, 3, 8, 8), ValueError("too small"))[:56]
+    'fails on float32 images of shape [1, 3, 8, 8]: too small'
+    """
+    reason = " ".join(str(error).split())[:200]
+    if given.is_floating_point():
+        hint = "set size and crop of the preprocessing to the model's input"
+        return f"fails on float32 images of shape {list(given.shape)}: {reason}; {hint}"
+    highest = int(given[:, 0].max())
+    return (
+        f"fails on token ids up to {highest} of shape {list(given.shape)}: {reason}; give it the "
+        "tokenizer that belongs to it, and no more tokens than it has positions for"
+    )
 
 
 def predict(
-    predictor: Predictor, batches: Iterable[Float[Tensor, "_ c h w"]], progress: str | None = None
+    predictor: Predictor, batches: Iterable[Tensor], progress: str | None = None
 ) -> Float[Tensor, "n k"]:
     """Logits of all batches, in order; `progress` names a bar on the terminal."""
     answers = [predictor(images) for images in track(batches, progress)]

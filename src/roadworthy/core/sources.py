@@ -1,6 +1,7 @@
 """Where images come from, files, a store of JPEGs, an array, and how they are decoded."""
 
 import io
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -188,7 +189,7 @@ def decode(content: bytes | Pixels, name: str) -> Image.Image:
     if isinstance(content, np.ndarray):
         squeezed = content[..., 0] if content.ndim == 3 and content.shape[2] == 1 else content
         return Image.fromarray(np.ascontiguousarray(squeezed)).convert("RGB")
-    allow_large_images()
+    keep_pillow_quiet()
     # Damaged files make Pillow's plugins raise nearly anything: OSError, SyntaxError, struct.error.
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -199,12 +200,14 @@ def decode(content: bytes | Pixels, name: str) -> Image.Image:
     return _rgb(upright, name)
 
 
-def allow_large_images() -> None:
-    """No warning for images up to the size that Pillow refuses."""
+_PILLOW = re.compile(r"PIL\.")
+
+
+def keep_pillow_quiet() -> None:
+    """No warning of images that are large but allowed, or whose metadata are damaged."""
     # Images are decoded on threads, where `catch_warnings` would put back the filters of others.
-    unwanted = Image.DecompressionBombWarning
-    if not any(entry[2] is unwanted for entry in warnings.filters):
-        warnings.simplefilter("ignore", unwanted)
+    if not any(entry[3] == _PILLOW for entry in warnings.filters):
+        warnings.filterwarnings("ignore", module=_PILLOW.pattern)
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:

@@ -7,10 +7,10 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 import torch
-from jaxtyping import Float
 from onnx_ir.passes import common
-from torch import Tensor, nn
+from torch import nn
 
+from roadworthy.core.predict import Inputs
 from roadworthy.core.runs import write_atomically
 from roadworthy.deploy.activations import emit_activation
 from roadworthy.deploy.tidy import before_quantizers, quantize_gemm_biases
@@ -27,15 +27,13 @@ class OnnxFacts:
     ops: dict[str, int]
 
 
-def export_onnx(
-    module: nn.Module, example: Float[Tensor, "b c h w"], path: Path, widen: bool = True
-) -> OnnxFacts:
+def export_onnx(module: nn.Module, example: Inputs, path: Path, widen: bool = True) -> OnnxFacts:
     """Write `module` to `path`; the file appears whole or not at all.
 
     Args:
         module: a graph of aten operators with ``roadworthy::fake_quantize`` and
             ``roadworthy::dequantize``; a float module is written as it is.
-        example: one or more images; the batch is dynamic in the file.
+        example: one or more images; the batch is dynamic in the file, of texts the length too.
         path: the ONNX file, replaced if it exists.
         widen: shape the file for CPU runtimes: packed weights become bytes when they load it, which
             gives them integer kernels below 8 bits, and signed activations become unsigned. False
@@ -53,7 +51,7 @@ def export_onnx(
     return OnnxFacts(model.opset_imports[""], size, dict(sorted(ops.items())))
 
 
-def build(module: nn.Module, example: Float[Tensor, "b c h w"], widen: bool = True) -> ir.Model:
+def build(module: nn.Module, example: Inputs, widen: bool = True) -> ir.Model:
     """The ONNX model in memory; values keep the names of the module's graph nodes."""
     with torch.no_grad():
         model = translate(module, example)
@@ -67,7 +65,7 @@ def build(module: nn.Module, example: Float[Tensor, "b c h w"], widen: bool = Tr
     model.opset_imports.pop(DOMAIN, None)
     common.RemoveUnusedNodesPass()(model)
     common.ClearMetadataAndDocStringPass()(model)
-    graph.inputs[0].name = "images"
+    graph.inputs[0].name = "images" if example.is_floating_point() else "tokens"
     graph.outputs[0].name = "logits"
     return model
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import onnx
 import torch
-from jaxtyping import Float
 from torch import Tensor, fx, nn
 
+from roadworthy.core.predict import Inputs
 from roadworthy.deploy.runtimes import open_session
 from roadworthy.deploy.translate import dynamic_export
 
@@ -28,7 +28,7 @@ class Break:
         return f"{self.op} {self.name!r} (relative error {self.error:.1%})"
 
 
-def first_break(module: nn.Module, path: Path, images: Float[Tensor, "b c h w"]) -> Break | None:
+def first_break(module: nn.Module, path: Path, images: Inputs) -> Break | None:
     """The first operator whose output is off; None where nothing is.
 
     Reading a value keeps a runtime from fusing across it. So the quantizers are compared first,
@@ -52,7 +52,7 @@ def first_break(module: nn.Module, path: Path, images: Float[Tensor, "b c h w"])
             return None
 
 
-def module_values(module: nn.Module, images: Float[Tensor, "b c h w"]) -> dict[str, Tensor]:
+def module_values(module: nn.Module, images: Inputs) -> dict[str, Tensor]:
     """Every floating-point value inside `module`, under the name that the ONNX file gives it."""
     with torch.no_grad():
         graph = dynamic_export(module, images).module(check_guards=False)
@@ -74,9 +74,7 @@ class _Watch(fx.Interpreter):
         return value
 
 
-def file_values(
-    model: onnx.ModelProto, names: Iterable[str], images: Float[Tensor, "b c h w"]
-) -> dict[str, Tensor]:
+def file_values(model: onnx.ModelProto, names: Iterable[str], images: Inputs) -> dict[str, Tensor]:
     """The values called `names` in an ONNX model, as onnxruntime computes them."""
     names = list(names)
     extended = onnx.ModelProto()

@@ -34,6 +34,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, fx
 
+from roadworthy.core.predict import Inputs
 from roadworthy.deploy.bias import CARRIERS, weight_step
 from roadworthy.deploy.kernels import ROUNDED_DIFFERENTLY, Call, Kernels
 
@@ -74,7 +75,7 @@ class IntegerPredictor:
         self._module = module
         self._kernels = Kernels()
 
-    def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
+    def __call__(self, images: Inputs) -> Float[Tensor, "b k"]:
         """Logits of a batch."""
         with torch.inference_mode():
             return cast(Tensor, Integers(self._module, self._kernels).run(images)).float()

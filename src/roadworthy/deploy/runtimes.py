@@ -1,5 +1,6 @@
 """onnxruntime and OpenVINO as Predictors, with every setting that touches the numbers recorded."""
 
+from abc import ABC, abstractmethod
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from roadworthy.core.predict import Inputs
 from roadworthy.errors import BadInput, BadModel
 
 # MatMulNBits quantizes its activations again by default (accuracy level 4, errors of about 0.1).
@@ -38,8 +40,62 @@ def open_session(model: str | bytes, threads: int | None = None, level: Level = 
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-class OrtPredictor:
-    """An ONNX file on onnxruntime's CPU provider; any batch size, fixed-batch files included.
+class FilePredictor(ABC):
+    """An ONNX file on a runtime; any batch size, fixed-batch files included.
+
+    Args:
+        name: what messages call it.
+        outputs: names of the file's outputs, in order.
+        batch: that every run must have, None where any will do.
+        settings: all that touches the numbers.
+    """
+
+    def __init__(
+        self, name: str, outputs: tuple[str, ...], batch: int | None, settings: dict[str, Any]
+    ) -> None:
+        self.name, self.outputs, self.settings = name, outputs, settings
+        self._batch = batch
+
+    @abstractmethod
+    def _run(self, images: Inputs) -> list[Tensor]:
+        """Every output of one run."""
+
+    def __call__(self, images: Inputs) -> Float[Tensor, " b *k"]:
+        """The first output of a batch, ``[b k]`` of a classifier."""
+        return torch.cat([found[0] for found in self._pieces(images)])
+
+    def everything(self, images: Inputs) -> Tensor | dict[str, Tensor] | list[dict[str, Tensor]]:
+        """The one output of a batch; several by name; of a file for one image a dict for each.
+
+        Files for one image are those of detectors that end with as many rows as there are objects.
+        """
+        pieces = self._pieces(images)
+        if len(self.outputs) == 1:
+            return torch.cat([found[0] for found in pieces])
+        if self._batch == 1 and any(len(output) != 1 for found in pieces for output in found):
+            return [self._named(found) for found in pieces]
+        return self._named([torch.cat(parts) for parts in zip(*pieces, strict=True)])
+
+    def _named(self, found: list[Tensor]) -> dict[str, Tensor]:
+        return {name: each.float() for name, each in zip(self.outputs, found, strict=True)}
+
+    def _pieces(self, images: Inputs) -> list[list[Tensor]]:
+        """Outputs of runs of exactly the file's batch, the last one filled up for its sake."""
+        images = (images.float() if images.dtype is not torch.int64 else images).contiguous()
+        if self._batch is None:
+            return [self._run(images)]
+        parts = torch.split(images, self._batch)
+        *whole, last = parts
+        missing = self._batch - len(last)
+        if not missing:
+            return [self._run(part) for part in parts]
+        filled = torch.cat([last, last[-1:].expand(missing, *last.shape[1:])]).contiguous()
+        cut = [output[: len(last)].clone() for output in self._run(filled)]
+        return [*map(self._run, whole), cut]
+
+
+class OrtPredictor(FilePredictor):
+    """An ONNX file on onnxruntime's CPU provider.
 
     `threads` None means onnxruntime's own choice. `.settings` holds version, threads and options.
     """
@@ -57,28 +113,32 @@ class OrtPredictor:
         except Exception as error:
             raise refused(path, "onnxruntime", error) from error
         entry = self._session.get_inputs()[0]
-        self.name, self._input, self._batch = name, entry.name, fixed_batch(entry.shape[0])
-        self.settings: dict[str, Any] = {
+        self._input = entry.name
+        settings = {
             "runtime": f"onnxruntime {metadata.version('onnxruntime')}",
             "providers": self._session.get_providers(),
             "threads": threads,
             "graph_optimization_level": level,
             **_SESSION,
         }
+        # Sequences, maps and strings are nobody's answer about an image.
+        kinds = {output.name: output.type for output in self._session.get_outputs()}
+        outputs = tuple(
+            n
+            for n, kind in kinds.items()
+            if kind.startswith("tensor(") and kind != "tensor(string)"
+        )
+        super().__init__(name, outputs, fixed_batch(entry.shape[0]), settings)
 
-    def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, " b *k"]:
-        """Outputs of a batch, ``[b k]`` of a classifier."""
-        return in_batches(self._run, images, self._batch)
-
-    def _run(self, images: Tensor) -> Tensor:
+    def _run(self, images: Inputs) -> list[Tensor]:
         try:
-            outputs = self._session.run(None, {self._input: images.numpy()})
+            outputs = self._session.run(self.outputs, {self._input: images.numpy()})
         except Exception as error:
             raise unfit(images, self._session.get_inputs()[0].shape, error) from error
-        return torch.from_numpy(cast("np.ndarray[Any, Any]", outputs[0]))
+        return [torch.from_numpy(cast("np.ndarray[Any, Any]", output)) for output in outputs]
 
 
-class OpenVinoPredictor:
+class OpenVinoPredictor(FilePredictor):
     """An ONNX file on OpenVINO's CPU plugin, in float32 unless `precision` says otherwise.
 
     None leaves the choice to OpenVINO, which takes bfloat16 where the CPU has it;
@@ -109,45 +169,30 @@ class OpenVinoPredictor:
             raise refused(path, "OpenVINO", error) from error
         shape = model.inputs[0].get_partial_shape()
         length = shape[0].get_length() if shape[0].is_static else None
-        self.name, self._batch, self._shape = name, fixed_batch(length), str(shape)
-        self.settings: dict[str, Any] = {
+        self._shape = str(shape)
+        settings = {
             "runtime": f"openvino {openvino.__version__}",
             "device": "CPU",
             "threads": threads,
             **options,
-            "INFERENCE_PRECISION_HINT": _taken(self._model),
+            "INFERENCE_PRECISION_HINT": (taken := _taken(self._model)),
+            "precision": {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}.get(taken, taken),
         }
+        outputs = tuple(output.get_any_name() for output in model.outputs)
+        super().__init__(name, outputs, fixed_batch(length), settings)
 
-    def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, " b *k"]:
-        """Outputs of a batch, ``[b k]`` of a classifier."""
-        return in_batches(self._run, images, self._batch)
-
-    def _run(self, images: Tensor) -> Tensor:
+    def _run(self, images: Inputs) -> list[Tensor]:
         try:
             outputs = self._model({0: images.numpy()})
         except Exception as error:
             raise unfit(images, self._shape, error) from error
-        return torch.from_numpy(np.array(outputs[0]))
+        return [torch.from_numpy(np.array(outputs[i])) for i in range(len(self.outputs))]
 
 
 def _taken(compiled: Any) -> str:
     """The precision that OpenVINO really computes in, as ``f32`` or ``bf16``."""
     kind = compiled.get_property("INFERENCE_PRECISION_HINT")
     return str(kind.get_type_name() if hasattr(kind, "get_type_name") else kind)
-
-
-def in_batches(run: Any, images: Float[Tensor, "b c h w"], batch: int | None) -> Tensor:
-    """Run `images` in pieces of exactly `batch` (None: all at once), the last one padded."""
-    images = images.float().contiguous()
-    if batch is None:
-        return run(images)
-    parts = [run(_pad(part, batch))[: len(part)].clone() for part in torch.split(images, batch)]
-    return torch.cat(parts)
-
-
-def _pad(images: Tensor, batch: int) -> Tensor:
-    missing = batch - len(images)
-    return torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]).contiguous()
 
 
 def fixed_batch(size: object) -> int | None:

@@ -9,12 +9,13 @@ from typing import Any, cast
 
 import onnx_ir as ir
 import torch
-from jaxtyping import Float
 from onnx.defs import OpSchema
 from onnxscript import values
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
+from roadworthy.core.capture import dynamic_axes
 from roadworthy.core.grid import Grid
+from roadworthy.core.predict import Inputs
 from roadworthy.errors import BadModel
 
 DOMAIN = "roadworthy"
@@ -62,15 +63,16 @@ def narrowest(graph: fx.Graph) -> int:
     return min((Grid(each).container_bits for each in bits), default=8)
 
 
-def dynamic_export(
-    module: nn.Module, example: Float[Tensor, "b c h w"]
-) -> torch.export.ExportedProgram:
+def dynamic_export(module: nn.Module, example: Inputs) -> torch.export.ExportedProgram:
     """`module` as a program whose batch is dynamic; ONNX values are called like its nodes."""
     sample = torch.cat([example[:1]] * 2)
-    return torch.export.export(module, (sample,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    # A batch has no upper end and gets its name in the file; texts end where positions do.
+    shapes: dict[int, Any] = dict.fromkeys(dynamic_axes(example), torch.export.Dim.DYNAMIC)
+    shapes[0] = torch.export.Dim("batch")
+    return torch.export.export(module, (sample,), dynamic_shapes=(shapes,))
 
 
-def translate(module: nn.Module, example: Float[Tensor, "b c h w"]) -> ir.Model:
+def translate(module: nn.Module, example: Inputs) -> ir.Model:
     """ONNX graph of `module` with a dynamic batch, at the lowest opset that holds its weights.
 
     Raises:

@@ -10,14 +10,22 @@ INSTEAD = {
     "geometry": "Serve with the geometry of training",
     "colour": "Serve with the colour path of training",
     "normalise": "Serve with the mean and standard deviation of training",
+    "casing": "Serve with the casing of training",
+    "tokenizer": "Serve with the tokenizer of training",
+    "truncation": "Cut long texts where training cut them",
+    "length": "Keep as many tokens as in training",
+    "padding": "Pad on the side of training",
     "model": "Check pooling and upsampling of the exported model",
     "runtime": "Check the runtime's precision",
     "post": "Finish answers as in training",
 }
 
 
-def advice(rows: Sequence[Row], rungs: Sequence[Rung], metric: str, images: int) -> str:
+def advice(
+    rows: Sequence[Row], rungs: Sequence[Rung], metric: str, count: int, things: str = "images"
+) -> str:
     """A paragraph: the worst option, how many do nothing, what all together cost."""
+    inputs = "tokens" if things == "texts" else things
     measured = [row for row in rows if row.loss is not None and row.member_of == row.option]
     felt = sorted(
         (row for row in measured if row.loss and row.loss.low > 0),
@@ -26,7 +34,7 @@ def advice(rows: Sequence[Row], rungs: Sequence[Rung], metric: str, images: int)
     if not felt:
         return (
             f"No single change of {len(measured)} measured costs this model anything that "
-            f"{images} images can show."
+            f"{count} {things} can show."
         )
     sentences = [
         f"{INSTEAD[row.stage]}: {row.option} costs {_points(row)} of {metric}."
@@ -35,14 +43,16 @@ def advice(rows: Sequence[Row], rungs: Sequence[Rung], metric: str, images: int)
     calm = len(measured) - len(felt)
     same = sum(row.member_of == AS_BASE for row in rows)
     sentences.append(
-        f"Of {len(measured)} different changes {calm} have no measurable cost on {images} images"
-        + (f"; {same} more options make the very images of training." if same else ".")
+        f"Of {len(measured)} different changes {calm} have no measurable cost on {count} {things}"
+        + (f"; {same} more options make the very {inputs} of training." if same else ".")
     )
     if len(rungs) > 1:
         sentences.append(
             f"The worst of each stage together cost {rungs[-1].loss.value:.1f} points, "
             f"{sum(rung.alone for rung in rungs):.1f} added up one by one."
         )
+    if metric == "rmse":
+        sentences.append("A point is a centimetre of RMSE.")
     return " ".join(sentences)
 
 

@@ -8,7 +8,10 @@ from roadworthy.core.colours import COLOURS, Colour, find_colour
 from roadworthy.core.decoders import DECODERS
 from roadworthy.core.images import Geometry
 from roadworthy.core.resizers import RESIZERS
+from roadworthy.core.texts import CHOICES, SHORTEST, TextInput
+from roadworthy.errors import BadInput
 from roadworthy.noise.systems import Stage, System
+from roadworthy.requests import TextStage
 
 Normalisation = tuple[str, tuple[float, float, float], tuple[float, float, float]]
 NORMALISATIONS: tuple[Normalisation, ...] = (
@@ -45,9 +48,17 @@ def options(
         stages: which to look at.
         models, runtimes: changes of the network and other runtimes, and what is missing for them.
         posts: other ways to turn outputs into answers.
+
+    Raises:
+        BadInput: the system has none of the stages.
     """
+    present: list[Stage] = [stage for stage in stages if stage in base.stages]
+    if not present:
+        raise BadInput(
+            f"stages {', '.join(stages)} given; this system has {', '.join(base.stages)}"
+        )
     found: list[Option] = []
-    for stage in stages:
+    for stage in present:
         match stage:
             case "decode" | "resize" | "colour":
                 found += _named(base, stage)
@@ -55,6 +66,8 @@ def options(
                 found += _geometries(base)
             case "normalise":
                 found += _normalisations(base)
+            case "casing" | "tokenizer" | "truncation" | "length" | "padding":
+                found += _texts(base, stage)
             case "model":
                 found += [Option(stage, n, replace(base, model=n), m) for n, m in models]
             case "runtime":
@@ -68,7 +81,7 @@ def options(
 
 def _named(base: System, stage: Literal["decode", "resize", "colour"]) -> Iterator[Option]:
     """The entries of a table of implementations."""
-    if stage == "resize" and base.preprocess.resize is None:
+    if stage == "resize" and base.image.resize is None:
         return
     table = {"decode": DECODERS, "resize": RESIZERS, "colour": _colours(base)}[stage]
     for entry in table:
@@ -81,12 +94,12 @@ def _named(base: System, stage: Literal["decode", "resize", "colour"]) -> Iterat
 
 def _colours(base: System) -> list[Colour]:
     """The paths that end in the model's own channel order, and the plain swap."""
-    own = find_colour(base.preprocess.colour).blue_first
+    own = find_colour(base.image.colour).blue_first
     return [path for path in COLOURS if path.blue_first == own or path.name in ("rgb", "bgr")]
 
 
 def _geometries(base: System) -> Iterator[Option]:
-    own = base.preprocess
+    own = base.image
     if own.geometry is None:
         return
     for geometry in get_args(Geometry):
@@ -97,12 +110,25 @@ def _geometries(base: System) -> Iterator[Option]:
 
 
 def _normalisations(base: System) -> Iterator[Option]:
-    own = base.preprocess
+    own = base.image
     for name, mean, std in NORMALISATIONS:
         if (mean, std) != (own.mean or (0.0,) * 3, own.std or (1.0,) * 3):
             yield Option("normalise", name, _changed(base, mean=mean, std=std))
     if own.precision != "float16":
         yield Option("normalise", "float16", _changed(base, precision="float16"))
+
+
+def _texts(base: System, stage: TextStage) -> Iterator[Option]:
+    """The other choices of a stage; what is shorter than training's length by halves."""
+    own = base.preprocess
+    assert isinstance(own, TextInput)
+    others: list[Any] = [each for each in CHOICES.get(stage, ()) if each != getattr(own, stage)]
+    if stage == "length":
+        others = [own.length // part for part in (2, 4, 8) if own.length // part >= SHORTEST]
+    for each in others:
+        system = _changed(base, **{stage: each})
+        missing = replace(own, tokenizer=each).missing() if stage == "tokenizer" else None
+        yield Option(stage, str(each), base if missing else system, missing)
 
 
 def _changed(base: System, **stages: Any) -> System:

@@ -55,12 +55,13 @@ def pictures(
     seen = [option for option in chosen if option.stage in SEEN]
     shots, differences = _differences(dataset, base, seen)
     indices = dict.fromkeys(int(row["index"]) for row in flips)
+    named = dataset.classes if dataset.task in ("classification", "text") else ()
     photos = {str(index): _thumbnail(dataset, index) for index in indices}
     return {
         "shots": shots,
         "differences": differences,
         "thumbnails": {index: photo for index, photo in photos.items() if photo},
-        "names": _names(dataset.classes if dataset.task == "classification" else (), flips),
+        "names": _names(named, flips),
     }
 
 
@@ -113,8 +114,10 @@ def _differences(
 
 def _levels(dataset: Dataset, base: System, options: Sequence[Option]) -> dict[int, Levels]:
     """By image, how far each option moves it; at most 255, which another shape counts as."""
-    stages = [base.preprocess, *(option.system.preprocess for option in options)]
-    count = min(PROBES, len(dataset)) if options else 0
+    if not options:
+        return {}
+    stages = [base.image, *(option.system.image for option in options)]
+    count = min(PROBES, len(dataset))
     probes = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))
     found: dict[int, Levels] = {}
     for index in track(probes.tolist(), "taking pictures"):
@@ -133,7 +136,7 @@ def _draw(
     dataset: Dataset, index: int, base: System, options: Sequence[Option]
 ) -> tuple[Picture, list[Picture]]:
     """The training system's crop of one image, and what each option changes in it."""
-    stages = [base.preprocess, *(option.system.preprocess for option in options)]
+    stages = [base.image, *(option.system.image for option in options)]
     views = rasters(dataset.content(index), dataset.name(index), stages)
     first, *others = (np.asarray(views[sight(stage)], np.float32) for stage in stages)
     moved = [np.abs(other - first) if other.shape == first.shape else None for other in others]

@@ -19,7 +19,7 @@ from roadworthy.noise.options import Option
 from roadworthy.noise.shapley import mixtures, shares
 from roadworthy.noise.statistics import Estimate, draws, estimate, points
 from roadworthy.noise.sweep import Bench, Findings, sweep
-from roadworthy.noise.systems import Stage, System, differing
+from roadworthy.noise.systems import REMADE, Stage, System, differing
 
 MOST_SYSTEMS = 2_000
 """That an exhaustive search may run."""
@@ -120,7 +120,7 @@ AS_BASE = "training system"
 def _grouped(
     bench: Bench, base: System, options: Sequence[Option], stage: Stage, tolerance: float
 ) -> Grouping | None:
-    if stage not in ("decode", "resize", "colour") or not options:
+    if stage not in REMADE or not options:
         return None
     stages = [base.preprocess, *(option.system.preprocess for option in options)]
     return group(bench.dataset, stages, tolerance)

@@ -8,29 +8,30 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from roadworthy.core.data import Dataset
-from roadworthy.core.images import Preprocess, Size, placement
+from roadworthy.core.images import Placement, Preprocess, Size, placement
+from roadworthy.core.inputs import Stages
 from roadworthy.core.memory import keep_freed_memory
-from roadworthy.core.predict import Predictor
+from roadworthy.core.predict import Inputs, Predictor
 from roadworthy.core.progress import track
 from roadworthy.core.resizers import Raster
 from roadworthy.core.runs import write_atomically
 from roadworthy.core.tasks import Answer, Evidence, Task
+from roadworthy.core.texts import TextInput, Tokens
 from roadworthy.errors import BadData, BadModel
 from roadworthy.noise.systems import System
-from roadworthy.noise.tree import Sight, rasters, sight
+from roadworthy.noise.tree import Sight, sight, views
 
 SHARD = 128
 """Images that are finished and kept together."""
@@ -39,10 +40,10 @@ Judged = tuple[Evidence, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class View:
-    """One image as all systems see it, and its own size."""
+    """One image, or text, as all systems see it, and the image's own size."""
 
-    rasters: dict[Sight, Raster]
-    size: Size
+    made: dict[Sight, Raster | Tokens]
+    size: Size | None
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,10 @@ class Findings:
     bad: Mapping[int, str]
 
 
+Spread = Callable[[System, Sequence[System], Sequence[range]], Iterable[tuple[range, Findings]]]
+"""Judges parts of the data elsewhere, and hands each over as it is done."""
+
+
 @dataclass(frozen=True)
 class Bench:
     """What stays the same in a sweep.
@@ -75,6 +80,7 @@ class Bench:
         kept: folder for finished shards, None to keep nothing.
         batch_size: images that are held and predicted together.
         skip_bad: leave unreadable images out, counted, instead of stopping.
+        spread: who judges the parts that are not kept; None is this process.
     """
 
     dataset: Dataset
@@ -83,6 +89,7 @@ class Bench:
     kept: Path | None = None
     batch_size: int = 32
     skip_bad: bool = False
+    spread: Spread | None = None
 
 
 def sweep(bench: Bench, base: System, systems: Sequence[System], what: str) -> Findings:
@@ -100,11 +107,13 @@ def sweep(bench: Bench, base: System, systems: Sequence[System], what: str) -> F
     """
     keep_freed_memory()
     everyone = tuple(dict.fromkeys((base, *systems)))
-    starts = range(0, len(bench.dataset), SHARD)
-    shards = [_shard(bench, base, everyone, start) for start in track(starts, what)]
+    n = len(bench.dataset)
+    parts = [range(start, min(start + SHARD, n)) for start in range(0, n, SHARD)]
+    done = dict(track(_done(bench, base, everyone, parts), what, len(parts)))
+    shards = [done[part] for part in parts]
     bad = {index: why for shard in shards for index, why in shard.bad.items()}
     if not any(len(shard.indices) for shard in shards):
-        raise BadData(f"none of the {len(bench.dataset)} images of {bench.dataset.spec} is good")
+        raise BadData(f"none of the {n} images of {bench.dataset.spec} is good")
 
     def joined(field: str) -> dict[System, np.ndarray]:
         return {s: np.concatenate([getattr(shard, field)[s] for shard in shards]) for s in everyone}
@@ -118,21 +127,30 @@ def sweep(bench: Bench, base: System, systems: Sequence[System], what: str) -> F
     )
 
 
-def _shard(bench: Bench, base: System, systems: Sequence[System], start: int) -> Findings:
-    path = bench.kept / f"{start:08d}-{_digest(systems)}.npz" if bench.kept else None
-    known = _load(path, systems) if path is not None and path.is_file() else None
-    if known is not None:
-        return known
-    indices = range(start, min(start + SHARD, len(bench.dataset)))
-    found = _judge(bench, base, systems, indices)
-    if path is not None:
-        _save(path, found, systems)
-    return found
+def _done(
+    bench: Bench, base: System, systems: Sequence[System], parts: Sequence[range]
+) -> Iterator[tuple[range, Findings]]:
+    """Findings of every part: those that were kept, then the others, which are kept now."""
+    kept, name = bench.kept, _digest(systems)
+    paths = {part: kept / f"{part.start:08d}-{name}.npz" for part in parts} if kept else {}
+    wanted: list[range] = []
+    for part in parts:
+        known = _load(paths[part], systems) if part in paths else None
+        if known is None:
+            wanted.append(part)
+        else:
+            yield part, known
+    here = ((part, judge(bench, base, systems, part)) for part in wanted)
+    for part, found in bench.spread(base, systems, wanted) if bench.spread else here:
+        if part in paths:
+            _save(paths[part], found, systems)
+        yield part, found
 
 
-def _judge(
+def judge(
     bench: Bench, base: System, systems: Sequence[System], indices: Sequence[int]
 ) -> Findings:
+    """What `systems`, `base` the first of them, do with the images `indices`; nothing is kept."""
     wanted = [system.preprocess for system in systems]
     nothing = bench.task.evidence([], []), np.zeros(0), np.zeros(0)
     parts: dict[System, list[Judged]] = {system: [nothing] for system in systems}
@@ -156,7 +174,7 @@ def _judged(
     task = bench.task
     own: Sequence[Answer] = ()
     truths: Sequence[Answer] = ()
-    for system, said in _answers(bench, systems, [views for _, views in held]):
+    for system, said in _answers(bench, systems, [view for _, view in held]):
         if system == base:
             own = said
             labels = [bench.dataset.truth(index) for index, _ in held]
@@ -169,41 +187,65 @@ def _judged(
 
 
 def _answers(
-    bench: Bench, systems: Sequence[System], views: Sequence[View]
+    bench: Bench, systems: Sequence[System], seen: Sequence[View]
 ) -> Iterator[tuple[System, list[Answer]]]:
     """Answers of every system to one batch; systems that differ in `post` share their outputs."""
     outputs: dict[System, Any] = {}
     for system in systems:
         key = replace(system, post="")
         if key not in outputs:
-            stages = system.preprocess
-            seen = sight(stages)
-            images = torch.stack([stages.normalised(view.rasters[seen]) for view in views])
-            outputs[key] = _finite(bench.predictor(system), images)
-        places = [placement(system.preprocess, view.size) for view in views]
-        yield system, bench.task.answers(outputs[key], places, system.post)
+            outputs[key] = _finite(bench.predictor(system), _batch(system.preprocess, seen))
+        yield system, bench.task.answers(outputs[key], _places(system, seen), system.post)
 
 
-def _finite(predictor: Predictor, images: Float[Tensor, "b c h w"]) -> Any:
+def _batch(stages: Stages, seen: Sequence[View]) -> Inputs:
+    made = [view.made[sight(stages)] for view in seen]
+    match stages:
+        case Preprocess():
+            return torch.stack([stages.normalised(cast(Raster, each)) for each in made])
+        case TextInput():
+            return stages.batched(torch.from_numpy(np.stack(made)))
+
+
+def _places(system: System, seen: Sequence[View]) -> list[Placement]:
+    """Where each image lies in the model's input; a text lies nowhere."""
+    return [placement(system.image, view.size) for view in seen if view.size is not None]
+
+
+def _finite(predictor: Predictor, images: Inputs) -> Any:
     outputs: Any = predictor(images)
-    if isinstance(outputs, Tensor) and not bool(outputs.isfinite().all()):
+    if not all(bool(each.isfinite().all()) for each in _tensors(outputs)):
         raise BadModel(
             f"{predictor.name} answers NaN or infinite values; check the model and its precision"
         )
     return outputs
 
 
+def _tensors(outputs: Any) -> Iterator[Tensor]:
+    """The tensors in what a model answers: one, several, by name, or by name for each image."""
+    match outputs:
+        case Tensor():
+            yield outputs
+        case dict():
+            yield from _tensors(list(outputs.values()))
+        case list():
+            for each in outputs:
+                yield from _tensors(each)
+        case _:
+            pass
+
+
 def _batches(
-    bench: Bench, wanted: Sequence[Preprocess], indices: Sequence[int], bad: dict[int, str]
+    bench: Bench, wanted: Sequence[Stages], indices: Sequence[int], bad: dict[int, str]
 ) -> Iterator[list[tuple[int, View]]]:
     held: list[tuple[int, View]] = []
-    for index, views in _prepared(bench, wanted, indices):
-        if isinstance(views, BadData):
+    for index, view in _prepared(bench, wanted, indices):
+        if isinstance(view, BadData):
             if not bench.skip_bad:
-                raise BadData(f"{views}; mend it, or leave such images out by --skip-bad")
-            bad[index] = str(views)
+                raise BadData(f"{view}; mend it, or leave such images out by --skip-bad")
+            bad[index] = str(view)
             continue
-        held.append((index, views))
+        held.append((index, view))
         if len(held) == bench.batch_size:
             yield held
             held = []
@@ -212,7 +254,7 @@ def _batches(
 
 
 def _prepared(
-    bench: Bench, wanted: Sequence[Preprocess], indices: Sequence[int]
+    bench: Bench, wanted: Sequence[Stages], indices: Sequence[int]
 ) -> Iterator[tuple[int, View | BadData]]:
     """Rasters of every image, prepared by threads at most a batch ahead."""
     workers = min(8, os.cpu_count() or 1)
@@ -231,12 +273,13 @@ def _prepared(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _views(dataset: Dataset, index: int, wanted: Sequence[Preprocess]) -> View | BadData:
+def _views(dataset: Dataset, index: int, wanted: Sequence[Stages]) -> View | BadData:
     known: dict[Hashable, Any] = {}
     try:
-        found = rasters(dataset.content(index), dataset.name(index), wanted, known)
-        height, width = known[wanted[0].decode].shape[:2]
-        return View(found, (height, width))
+        found = views(dataset.content(index), dataset.name(index), wanted, known)
+        first = wanted[0]
+        size = known[first.decode].shape[:2] if isinstance(first, Preprocess) else None
+        return View(found, size)
     except BadData as error:
         return error
 

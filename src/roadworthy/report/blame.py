@@ -13,7 +13,7 @@ from roadworthy.report.facts import metric_name
 from roadworthy.report.origin import Origin, origin
 from roadworthy.report.panels import Tile
 from roadworthy.report.road import Loss, read_loss
-from roadworthy.report.roadview import Headline, images, measured_on, model_name
+from roadworthy.report.roadview import Headline, images, measured_on, model_name, things
 from roadworthy.report.tree import Tree
 
 FIELDS = {
@@ -155,7 +155,7 @@ def _tiles(tree: Tree, shares: tuple[Share, ...], total: Loss | None) -> tuple[T
     if shares:
         tiles.append(Tile(str(len(shares)), "stages differ", ""))
     if n := images(tree):
-        tiles.append(Tile(str(n), "images", ""))
+        tiles.append(Tile(str(n), things(tree), ""))
     return tuple(tiles)
 
 

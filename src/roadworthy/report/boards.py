@@ -86,10 +86,11 @@ def _leaderboard(roads: Sequence[RoadView]) -> Board:
         (road, (*_model(road, len(metrics) > 1), *(_stage(road, s) for s in stages), _worst(road)))
         for road in roads
     ]
-    columns = ("Model", "As trained", *(words.capital(stage) for stage in stages), "Combined")
+    names = ("Network" if stage == "model" else words.capital(stage) for stage in stages)
+    columns = ("Model", "As trained", *names, "Combined")
     note = (
-        "Points that each stage loses: the mean over its different options, and the worst in "
-        "brackets. Combined: the worst of every stage together."
+        "Points that each stage loses: the mean over its different options, and below it the "
+        "worst. Combined: the worst of every stage together."
     )
     return Board("Road tests", note, columns, tuple(lines))
 
@@ -108,7 +109,7 @@ def _stage(road: RoadView, stage: str) -> Cell:
     found = mean_and_worst(road.rows, stage)
     if found is None:
         return Cell("–", "")
-    return Cell(f"{words.fine(found[0])} ({words.fine(found[1])})", found[0])
+    return Cell(words.fine(found[0]), found[0], words.fine(found[1]))
 
 
 def _worst(road: RoadView) -> Cell:

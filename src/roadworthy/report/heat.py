@@ -10,9 +10,11 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import get_args
 
 from roadworthy.report import words
 from roadworthy.report.road import Group, Row, groups, mean_and_worst, stages_of
+from roadworthy.requests import TextStage
 
 EDGES = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Points lost at which the colour changes."""
@@ -59,7 +61,7 @@ def legend() -> tuple[tuple[str, str], ...]:
         ("won-1", "won"),
         ("calm", "not measurable"),
         *((f"lost-{step}", said) for step, said in enumerate(lost, 1)),
-        ("same", "same images as training"),
+        ("same", "same as training"),
         ("missing", "cannot run here"),
     )
 
@@ -102,7 +104,7 @@ def tip(row: Row, members: Sequence[str]) -> str:
     if row.missing is not None:
         return "\n".join([*lines, f"cannot run here: {row.missing}"])
     if row.kind == "same":
-        return "\n".join([*lines, "makes the very images of training"])
+        return "\n".join([*lines, "makes the very inputs of training"])
     if row.loss is not None:
         lines.append(f"{words.lost(row.loss.value)} points lost{words.between(row.loss)}")
     if row.kind == "calm":
@@ -112,5 +114,11 @@ def tip(row: Row, members: Sequence[str]) -> str:
     if row.flips is not None:
         lines.append(f"{words.percent(row.flips)} of the answers change")
     if row.distance is not None:
-        lines.append(f"{row.distance:.2f} levels from the images of training")
+        lines.append(f"{row.distance:.2f} {_unit(row)}")
     return "\n".join(lines)
+
+
+def _unit(row: Row) -> str:
+    if row.stage in get_args(TextStage):
+        return "% of the tokens are not those of training"
+    return "levels from the images of training"

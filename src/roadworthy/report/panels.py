@@ -47,12 +47,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class Sample:
-    """An image with what the models said of it."""
+    """An image, or a text, with what the models said of it."""
 
     image: str
     label: str
     said: tuple[str, ...]
     kind: str
+    text: str = ""
 
 
 def tiles(facts: Facts, tree: Tree) -> tuple[Tile, ...]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from roadworthy.report.tree import Tree
+from roadworthy.requests import StageName
 
-STAGES = ("decode", "resize", "geometry", "colour", "normalise", "model", "runtime", "post")
-"""In the order in which an image meets them; others that a record names follow."""
+STAGES: tuple[str, ...] = get_args(StageName)
+"""In the order in which an image or a text meets them; others that a record names follow."""
 AS_BASE = "training system"
 """The class of options that make the very images of training."""
 

@@ -21,6 +21,8 @@ from roadworthy.report.tree import Tree
 COMBINATIONS = 10
 """Combinations that are listed, worst first."""
 COUNTED, WRONG = "top-1 accuracy", "was right, now wrong"
+MAPS = {"mean IoU", "RMSE"}
+"""Metrics of answers that have a value for every pixel."""
 IN_OWN_UNIT = {"rmse", "mae", "abs_rel"}
 """Metrics that are no fractions."""
 
@@ -53,6 +55,11 @@ class RoadView:
     shots: tuple[Shot, ...]
     flips: tuple[Sample, ...]
     origin: Origin
+
+    @property
+    def things(self) -> str:
+        """``images`` or ``texts``."""
+        return things(self.tree)
 
     @property
     def title(self) -> str:
@@ -95,11 +102,17 @@ def trained(tree: Tree) -> str:
 
 
 def measured_on(tree: Tree) -> str:
-    """On how many images, and judged by what."""
+    """On how many images or texts, and judged by what."""
     judge = tree.text("judged_by")
     n = images(tree)
-    parts = [words.counted(n, "image") if n else "", f"judged by {judge}" if judge else ""]
+    counted = words.counted(n, things(tree)[:-1]) if n else ""
+    parts = [counted, f"judged by {judge}" if judge else ""]
     return ", ".join(filter(None, parts))
+
+
+def things(tree: Tree) -> str:
+    """What the numbers come from: ``images`` or ``texts``."""
+    return tree.text("things") or "images"
 
 
 def images(tree: Tree) -> int | None:
@@ -133,7 +146,8 @@ def _tiles(tree: Tree, rows: Sequence[Row]) -> tuple[Tile, ...]:
         )
     if n := images(tree):
         skipped = len(tree.texts("skipped"))
-        tiles.append(Tile(str(n), "images", f"{skipped} unreadable left out" if skipped else ""))
+        left = f"{skipped} unreadable left out" if skipped else ""
+        tiles.append(Tile(str(n), things(tree), left))
     if rows:
         absent = sum(row.missing is not None for row in rows)
         heads = different(rows)
@@ -143,7 +157,7 @@ def _tiles(tree: Tree, rows: Sequence[Row]) -> tuple[Tile, ...]:
         most = f"the worst loses {words.lost(worst)} points" if felt else "of those that ran"
         tiles += [
             Tile(str(len(rows)), "options", away),
-            Tile(str(len(heads)), "really different", "the others make the same images"),
+            Tile(str(len(heads)), "really different", f"the others make the same {things(tree)}"),
             Tile(str(len(felt)), "with a measurable effect", most),
         ]
     return tuple(tiles)
@@ -192,7 +206,9 @@ def _sign(value: float) -> str:
 
 def _flip(row: Tree, pictures: Tree, metric: str) -> Sample:
     label, before, after = (row.count(key) for key in ("label", "before", "after"))
-    said = [_answer(value, pictures, metric) for value in (before, after)]
+    said = " → ".join(_answer(value, pictures, metric) for value in (before, after))
+    if metric in MAPS:
+        said = f"{words.percent(row.number('changed'))} of the pixels change"
     image = pictures.get("thumbnails").get(row.text("index") or "").text("") or ""
     n = row.count("options") or 0
     cause = f"{row.text('stage') or ''} {row.text('option') or ''}".strip()
@@ -202,7 +218,8 @@ def _flip(row: Tree, pictures: Tree, metric: str) -> Sample:
     return Sample(
         image=image if image.startswith("data:image/") else "",
         label=PurePath(row.text("image") or "").name,
-        said=(f"{said[0]} → {said[1]}", *filter(None, (truth, cause, many if n else ""))),
+        text=row.text("text") or "",
+        said=(said, *filter(None, (truth, cause, many if n else ""))),
         kind="differs" if verdict == WRONG else "",
     )
 

@@ -1,0 +1,107 @@
+"""A sweep's parts judged by Ray, on one machine or on many, with the results of a serial run."""
+
+import logging
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from roadworthy.errors import BadInput, RoadworthyError
+from roadworthy.noise.sweep import Bench, Findings, Spread, judge
+from roadworthy.noise.systems import System
+
+
+class Worker:
+    """A model in all its forms and its images, opened once, when the first part arrives.
+
+    Args:
+        opened: makes the bench; what it raises is the answer to every part.
+        folder: of the process that asks; entered where it exists, since paths may be relative.
+    """
+
+    def __init__(self, opened: Callable[[], Bench], folder: str) -> None:
+        self._opened = opened
+        with suppress(OSError):
+            os.chdir(folder)
+
+    @cached_property
+    def _bench(self) -> Bench:
+        return self._opened()
+
+    def judge(self, base: System, systems: Sequence[System], part: range) -> tuple[range, Findings]:
+        """What the systems do with the images of `part`."""
+        return part, judge(self._bench, base, systems, part)
+
+
+@contextmanager
+def ray_workers(opened: Callable[[], Bench], gpu: bool) -> Generator[Spread]:
+    """A way to judge parts by one worker for each free processor, or GPU, of a Ray cluster.
+
+    The cluster is the open session, else the one that RAY_ADDRESS names, else this machine; what
+    was started here ends with the block.
+
+    Args:
+        opened: makes the bench of a worker; it is sent there, so what it holds must pickle.
+        gpu: a worker takes a GPU, not a processor.
+
+    Raises:
+        BadInput: Ray is not installed, or RAY_ADDRESS leads nowhere.
+        RoadworthyError: a worker died.
+    """
+    with session() as ray:
+        kind = "GPU" if gpu else "CPU"
+        free = max(1, int(ray.available_resources().get(kind, 0)))
+        actor = ray.remote(**{f"num_{kind.lower()}s": 1})(Worker)
+        sent, folder = ray.put(opened), str(Path.cwd())
+        workers: list[Any] = []
+
+        def spread(
+            base: System, systems: Sequence[System], parts: Sequence[range]
+        ) -> Iterator[tuple[range, Findings]]:
+            while len(workers) < min(free, len(parts)):
+                workers.append(actor.remote(sent, folder))
+            pool: Any = import_module("ray.util.actor_pool").ActorPool(workers)
+            try:
+                yield from pool.map_unordered(
+                    lambda worker, part: worker.judge.remote(base, systems, part), parts
+                )
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            except ray.exceptions.RayActorError as error:
+                raise RoadworthyError(
+                    "a worker of Ray died, perhaps for want of memory; the same command goes on "
+                    "with what is finished"
+                ) from error
+
+        yield spread
+
+
+@contextmanager
+def session() -> Generator[Any]:
+    """Ray, connected; left as it was found.
+
+    Raises:
+        BadInput: Ray is not installed, or RAY_ADDRESS leads nowhere.
+    """
+    if find_spec("ray") is None:
+        raise BadInput("--workers ray needs Ray; pip install 'roadworthy[cluster]'")
+    ray: Any = import_module("ray")
+    if ray.is_initialized():
+        yield ray
+        return
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+    except (OSError, RuntimeError, ValueError) as error:
+        address, reason = os.environ.get("RAY_ADDRESS"), " ".join(str(error).split())[:200]
+        where = f"RAY_ADDRESS {address} is not to be reached" if address else "Ray does not start"
+        raise BadInput(f"{where}: {reason}; see ray status") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()

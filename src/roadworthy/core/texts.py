@@ -1,0 +1,228 @@
+"""TextInput: casing -> tokenizer -> truncation -> padding, from a text to the integers of a model.
+
+Tokenizers are those of Hugging Face: the fast one (Rust) and, for WordPiece vocabularies, the slow
+one (Python), which newer versions of transformers hand out only under the name of legacy.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, assert_never, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from roadworthy.core.text_data import BETWEEN
+from roadworthy.errors import BadData, BadPreprocess
+
+Kind = Literal["fast", "slow"]
+Casing = Literal["as-is", "lower", "upper", "capital", "cased"]
+Truncation = Literal["right", "left"]
+Padding = Literal["right", "left", "longest"]
+Tokens = NDArray[np.int64]
+
+SHORTEST, LONGEST = 4, 8192
+"""Tokens that an input may have: special ones and one at least."""
+_ROWS = ("input_ids", "attention_mask", "token_type_ids")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "tokenizer": get_args(Kind),
+    "casing": get_args(Casing),
+    "truncation": get_args(Truncation),
+    "padding": get_args(Padding),
+}
+"""What a stage that is a choice allows."""
+
+
+@dataclass(frozen=True)
+class TextInput:
+    """From a text, or a pair, to ids, attention mask and, where the tokenizer has them, types.
+
+    Args:
+        files: folder or hub id of a Hugging Face tokenizer.
+        tokenizer: ``fast`` (Rust) or ``slow`` (Python).
+        casing: ``as-is`` leaves it to the tokenizer; ``lower``, ``upper`` and ``capital`` (the
+            first letter) change the text before; ``cased`` forbids the tokenizer to lower it.
+        truncation: the end at which tokens beyond `length` are cut off.
+        padding: the end that is filled up to `length`; ``longest`` fills the right end of a batch
+            up to the longest text in it.
+        length: tokens of an input at most, special ones included.
+    """
+
+    files: str
+    tokenizer: Kind = "fast"
+    casing: Casing = "as-is"
+    truncation: Truncation = "right"
+    padding: Padding = "right"
+    length: int = 128
+
+    def __post_init__(self) -> None:
+        _check_length(self.length)
+
+    def decoded(self, content: object, name: str) -> tuple[str, ...]:
+        """The texts of a row; BadData names what is no text."""
+        try:
+            assert isinstance(content, bytes)
+            return tuple(content.decode().split(BETWEEN))
+        except (AssertionError, UnicodeDecodeError) as error:
+            raise BadData(f"{name} is no text in UTF-8; give data by text:FILE.tsv") from error
+
+    def tokens(self, texts: tuple[str, ...]) -> Tokens:
+        """Ids, attention mask and types ``[r t]``, padded to `length`."""
+        told = _loaded(self)(
+            *(_cased(text, self.casing) for text in texts),
+            truncation=True,
+            max_length=self.length,
+            padding="max_length",
+        )
+        return np.array([told[row] for row in _ROWS if row in told], np.int64)
+
+    def __call__(self, texts: tuple[str, ...]) -> Int[Tensor, "r t"]:
+        """The tensor of a text."""
+        return torch.from_numpy(self.tokens(texts))
+
+    def batched(self, stacked: Int[Tensor, "b r t"]) -> Int[Tensor, "b r _"]:
+        """A batch as the model gets it: ``longest`` leaves out what pads every text of it."""
+        if self.padding != "longest":
+            return stacked
+        return stacked[..., : max(1, int(stacked[:, 1].sum(1).max()))]
+
+    def missing(self) -> str | None:
+        """What keeps its tokenizer from running here."""
+        try:
+            _loaded(self)
+        except BadPreprocess as error:
+            return str(error)
+        return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Stages as plain values.
+
+        >>> TextInput("folder", length=64).to_dict()["length"]
+        64
+        """
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TextInput":
+        """Stages out of plain values, as a YAML file holds them.
+
+        Raises:
+            BadPreprocess: an unknown stage or option, naming the nearest known stage.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in known:
+                near = get_close_matches(name, known, n=1)
+                hint = f" (did you mean {near[0]}?)" if near else ""
+                raise BadPreprocess(f"stage {name!r} given{hint}; {', '.join(known)} are allowed")
+        if not isinstance(values.get("files"), str):
+            raise BadPreprocess("files is missing; give the folder or the id of a tokenizer")
+        for name, allowed in CHOICES.items():
+            if values.get(name, allowed[0]) not in allowed:
+                raise BadPreprocess(
+                    f"{name} {values[name]!r} given; {', '.join(allowed)} are allowed"
+                )
+        _check_length(values.get("length", LONGEST))
+        return cls(**values)
+
+
+def of_folder(files: str, positions: int | None) -> TextInput:
+    """The input that the tokenizer beside a model states: its sides, and its longest text.
+
+    Args:
+        files: folder or hub id.
+        positions: tokens that the model has positions for, None where it says nothing.
+    """
+    found = _loaded(TextInput(files))
+    most = min(int(found.model_max_length), positions or LONGEST, LONGEST)
+    return TextInput(files, "fast", "as-is", found.truncation_side, found.padding_side, most)
+
+
+def _check_length(given: object) -> None:
+    if type(given) is not int or not SHORTEST <= given <= LONGEST:
+        raise BadPreprocess(f"length {given!r} given; {SHORTEST} to {LONGEST} tokens are allowed")
+
+
+def _cased(text: str, casing: Casing) -> str:
+    match casing:
+        case "as-is" | "cased":
+            return text
+        case "lower":
+            return text.lower()
+        case "upper":
+            return text.upper()
+        case "capital":
+            return text[:1].upper() + text[1:]
+        case _:
+            assert_never(casing)
+
+
+@lru_cache(maxsize=32)
+def _loaded(stages: TextInput) -> Any:
+    """A tokenizer of its own for each input: the fast ones hold sides and lengths as a state."""
+    made = _opened(stages.files, stages.tokenizer == "fast")
+    if made.is_fast and stages.tokenizer == "slow":
+        made = _legacy(made, stages.files)
+    if stages.casing == "cased":
+        _keep_case(made)
+    made.truncation_side = stages.truncation
+    made.padding_side = "left" if stages.padding == "left" else "right"
+    if made.pad_token is None:
+        raise BadPreprocess(f"the tokenizer of {stages.files} has no padding token; give it one")
+    # The first call sets that state; later ones, on many threads, find it as they want it.
+    made("", truncation=True, max_length=stages.length, padding="max_length")
+    return made
+
+
+def _opened(files: str, fast: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(files, use_fast=fast)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadPreprocess(
+            f"the tokenizer of {files} cannot be loaded: {reason}; give a folder with "
+            "tokenizer.json or vocab.txt, or an id that the hub knows"
+        ) from error
+
+
+def _legacy(fast: Any, files: str) -> Any:
+    """The Python tokenizer of the same vocabulary."""
+    model = type(fast.backend_tokenizer.model).__name__
+    try:
+        from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
+    except ImportError:
+        model = f"{model} (transformers without a legacy BERT tokenizer)"
+    else:
+        if model == "WordPiece":
+            ids = fast.get_vocab()
+            own = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
+            settings = {name: getattr(fast, name) for name in own if hasattr(fast, name)}
+            special = {n: str(t) for n, t in fast.special_tokens_map.items() if isinstance(t, str)}
+            with TemporaryDirectory() as folder:
+                path = Path(folder) / "vocab.txt"
+                path.write_text("\n".join(sorted(ids, key=lambda t: ids[t])), encoding="utf-8")
+                legacy: Any = BertTokenizerLegacy
+                names = {"model_input_names": fast.model_input_names}
+                return legacy(vocab_file=str(path), **settings, **special, **names)
+    raise BadPreprocess(
+        f"the tokenizer of {files} has no slow form: transformers has one in Python for WordPiece, "
+        f"and this is {model}"
+    )
+
+
+def _keep_case(tokenizer: Any) -> None:
+    """Forbid a tokenizer to lower the case; accents go with it, as in BERT's own code."""
+    if tokenizer.is_fast:
+        normalizer = tokenizer.backend_tokenizer.normalizer
+        if hasattr(normalizer, "lowercase"):
+            normalizer.lowercase = False
+    elif hasattr(tokenizer, "basic_tokenizer"):
+        tokenizer.basic_tokenizer.do_lower_case = False
