@@ -140,5 +140,6 @@ def test_the_whole_journey_ends_in_a_report(
         assert (road["n"], road["value"]) == (12, 1.0)
         rows = {row["option"]: row for row in road["rows"]}
         # Red for blue is more than any model bears.
-        assert rows["bgr"]["delta"] == 100 * rows["bgr"]["flip_rate"] > 0
+        assert rows["bgr"]["delta"] == pytest.approx(100 * rows["bgr"]["flip_rate"])
+        assert rows["bgr"]["flip_rate"] > 0
         assert f"{name}: {road['advice']}" in " ".join(printed.split("\n"))

@@ -43,7 +43,7 @@ from roadworthy.core.extract import whole
 from roadworthy.core.images import Preprocess, preprocess_from
 from roadworthy.core.metrics import accuracy, correct, paired_bootstrap, wilson
 from roadworthy.core.models import LoadedModel, load_model
-from roadworthy.core.predict import Inputs, TorchPredictor, predict, resolve_device
+from roadworthy.core.predict import Inputs, OneOfMany, TorchPredictor, predict, resolve_device
 from roadworthy.core.runs import RunRecord, output_folder, peak_memory_mb, write_atomically
 from roadworthy.core.units import partition
 from roadworthy.deploy.bias import snap_biases
@@ -89,7 +89,7 @@ class QuantizedModel:
 
 def quantize(
     model: str | nn.Module,
-    batches: Iterable[Inputs] | Inputs,
+    batches: Iterable[OneOfMany] | Inputs,
     method: Method | None = None,
     *,
     backend_name: str | None = None,

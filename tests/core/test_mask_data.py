@@ -195,5 +195,7 @@ def test_coco_val128_has_outlines_of_100_images(data: Path) -> None:
     boxes = np.concatenate([truth["row"][:, :4] for truth in truths])
     x, y, w, h = packed.toBbox([mask for truth in truths for mask in truth["mask"]]).T
     off = np.abs(boxes - np.stack([x, y, x + w, y + h], 1))
-    # Where parts of an object are joined by a line, the line is no pixel wide.
-    assert np.quantile(off, 0.95) < 1
+    # Edges of a raster are whole pixels; where parts of an object are joined by a line, the line is
+    # no pixel wide.
+    assert np.median(off) < 0.01
+    assert np.quantile(off, 0.95) < 1.01

@@ -12,6 +12,8 @@ from roadworthy.errors import BadData, BadInput, BadModel
 
 Inputs = Float[Tensor, "b c h w"] | Int[Tensor, "b r t"]
 """Images, or texts as rows r (ids, attention mask, types) of t tokens."""
+OneOfMany = Float[Tensor, "_ c h w"] | Int[Tensor, "_ r t"]
+"""One of several `Inputs`, which may differ in length."""
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from roadworthy.core.predict import Inputs, Predictor, predict
+from roadworthy.core.predict import Inputs, OneOfMany, Predictor, predict
 from roadworthy.deploy.inspect import first_break
 from roadworthy.errors import BadData, ParityError
 
@@ -45,7 +45,7 @@ def compare(simulated: Float[Tensor, "n k"], deployed: Float[Tensor, "m k"]) -> 
     return Parity(float(same.float().mean()), float(gap.max()), float(gap.mean()), len(simulated))
 
 
-def parity(simulated: Predictor, deployed: Predictor, images: Iterable[Inputs]) -> Parity:
+def parity(simulated: Predictor, deployed: Predictor, images: Iterable[OneOfMany]) -> Parity:
     """Parity of two predictors on batches of `images`."""
     batches = list(images)
     return compare(predict(simulated, batches), predict(deployed, batches))
