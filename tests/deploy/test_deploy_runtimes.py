@@ -1,5 +1,7 @@
 """Predictors over files: good ones of any batch, and bad ones in one clear line."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
@@ -34,6 +36,22 @@ def test_a_fixed_batch_is_filled_up(runtime: type, path: Path, tmp_path: Path) -
     assert torch.allclose(
         runtime(tmp_path / "four.onnx", 1)(images), runtime(path, 1)(images), atol=1e-6
     )
+
+
+def test_a_signal_after_two_openvino_models_kills_nobody(path: Path) -> None:
+    script = f"""
+import os, signal
+from pathlib import Path
+from roadworthy.deploy.runtimes import OpenVinoPredictor
+first, second = (OpenVinoPredictor(Path({str(path)!r}), 1) for _ in range(2))
+del first
+del second
+signal.signal(signal.SIGUSR1, lambda *_: print("heard"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    command = [sys.executable, "-X", "faulthandler", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr[-1000:]
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

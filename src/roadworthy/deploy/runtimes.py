@@ -1,6 +1,7 @@
 """onnxruntime and OpenVINO as Predictors, with every setting that touches the numbers recorded."""
 
 from abc import ABC, abstractmethod
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -163,8 +164,8 @@ class OpenVinoPredictor(FilePredictor):
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = str(threads)
         try:
-            model = openvino.Core().read_model(str(path))
-            self._model: Any = openvino.compile_model(model, "CPU", options)
+            model = _core().read_model(str(path))
+            self._model: Any = _core().compile_model(model, "CPU", options)
         except Exception as error:
             raise refused(path, "OpenVINO", error) from error
         shape = model.inputs[0].get_partial_shape()
@@ -187,6 +188,19 @@ class OpenVinoPredictor(FilePredictor):
         except Exception as error:
             raise unfit(images, self._shape, error) from error
         return [torch.from_numpy(np.array(outputs[i])) for i in range(len(self.outputs))]
+
+
+@cache
+def _core() -> Any:
+    """OpenVINO's core, one for the whole process and never freed.
+
+    Every core's CPU plugin puts a signal stack of its own in place of the one before and puts that
+    back when it goes: with two of them the next signal (Ctrl-C, a data loader's worker that ends)
+    may arrive on freed memory and kill the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _taken(compiled: Any) -> str:
