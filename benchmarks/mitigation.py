@@ -3,7 +3,8 @@
 CIFAR-10 images of 32x32 pixels, as JPEG files, are brought to --side pixels. The public ResNet-20
 is tuned for that size, equally long, with one resizer (control) and with one drawn for each image
 out of the paper's eleven, equal ones counted once (mix). All are judged on held-out test images by
-every resizer that makes different images: those that the mix has seen, and others. Nothing is
+every resizer that makes different images: those that the mix has seen, and others. The size was
+chosen in trials on images of the test store, as one at which resizers matter; nothing else was
 chosen by test images. Finished cells are kept in --out.
 
     OMP_NUM_THREADS=1 python benchmarks/mitigation.py --seeds 0 1
