@@ -61,7 +61,7 @@ def kept(place: Path) -> list[Path]:
 
 def kill_after_the_first_part(place: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "roadworthy.cli", *command(place, "killed")],
+        [sys.executable, "-m", "roadworthy", *command(place, "killed")],
         env={**os.environ, "SLOW": "0.05"},
     )
     try:

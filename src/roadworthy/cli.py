@@ -120,7 +120,3 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, RoadworthyError):
         return text
     return f"{type(error).__name__}: {text} (--debug shows where)"
-
-
-if __name__ == "__main__":
-    sys.exit(main())
