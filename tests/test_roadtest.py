@@ -161,7 +161,8 @@ def test_python_checks_a_module(place: Path) -> None:
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (["--stages", "decode,resise"], "stage 'resise' given"),
+        (["--stages", "decode,resise"], "stage 'resise' given (did you mean resize?)"),
+        (["--stages", "Decode"], "stage 'Decode' given (did you mean decode?)"),
         (["--stages", ","], "stage '' given"),
         (["--tolerance", "-1"], "--tolerance -1.0 given"),
         (["--limit", "0"], "--limit 0 given"),
@@ -174,3 +175,30 @@ def test_wrong_options_are_told_in_one_line(place: Path, capsys, extra, message)
     assert message in err
     assert len(err.strip().splitlines()) == 1
     assert not (place / "wrong").exists()
+
+
+def test_what_can_be_tested_is_although_another_model_cannot(
+    place: Path, tmp_path: Path, capsys
+) -> None:
+    broken, good = f"py:{place}/net.py:missing", f"py:{place}/net.py:build"
+    data = ["--data", f"imagefolder:{place}/photos", "--stages", "post"]
+    assert main(["noise", broken, good, *data, "--out", str(tmp_path / "board")]) == 2
+    err = capsys.readouterr().err.strip()
+    assert "no function 'missing'" in err
+    assert "the other 1 of 2 models are done" in err
+    assert "\n" not in err
+    assert {path.name for path in (tmp_path / "board").iterdir()} == {
+        "net.py-build",
+        "report.html",
+    }
+    assert (tmp_path / "board" / "net.py-build" / "run.json").is_file()
+
+
+def test_the_record_of_another_command_is_not_lost(place: Path, tmp_path: Path, capsys) -> None:
+    model, data = f"py:{place}/net.py:build", ["--data", f"imagefolder:{place}/photos"]
+    out = ["--out", str(tmp_path / "out")]
+    assert main(["evaluate", model, *data, *out]) == 0
+    before = (tmp_path / "out" / "run.json").read_text()
+    assert main(["noise", model, *data, *out, "--stages", "post"]) == 2
+    assert "holds the run.json of evaluate" in capsys.readouterr().err
+    assert (tmp_path / "out" / "run.json").read_text() == before

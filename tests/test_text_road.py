@@ -1,6 +1,7 @@
 """Text classifiers through the road test, on a tiny random BERT with a vocabulary of its own."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,44 @@ def test_an_encoder_without_a_classifier_is_refused(tmp_path: Path) -> None:
     BertConfig(architectures=["BertModel"]).save_pretrained(tmp_path)
     with pytest.raises(BadModel, match="classifier of images or texts"):
         load_model(f"hf:{tmp_path}")
+
+
+def test_images_and_texts_are_not_mixed_up(place: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"")
+    out = ["--out", str(tmp_path / "out")]
+    model, *data = asked(place)
+    assert main(["noise", model, "--data", f"imagefolder:{tmp_path}", *out]) == 2
+    assert "holds images and the model reads texts" in capsys.readouterr().err
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\nPREPROCESS = {'colour': 'bgr'}\nbuild = nn.Flatten\n"
+    )
+    assert main(["noise", f"py:{tmp_path}/net.py:build", *data, *out]) == 2
+    assert "holds texts and the model reads images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changed", [{"num_hidden_layers": 3}, {"vocab_size": 7}])
+def test_weights_that_do_not_belong_to_the_configuration_are_refused(
+    place: Path, tmp_path: Path, capsys, changed: dict
+) -> None:
+    folder = shutil.copytree(place / "bert", tmp_path / "bert")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changed))
+    assert main(["evaluate", f"hf:{folder}", *asked(place)[1:]]) == 2
+    err = capsys.readouterr().err.strip()
+    assert "that its config.json asks for" in err
+    assert "\n" not in err
+
+
+def test_damaged_weights_are_told(place: Path, tmp_path: Path, capsys) -> None:
+    folder = shutil.copytree(place / "bert", tmp_path / "bert")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:3000])
+    assert main(["evaluate", f"hf:{folder}", *asked(place)[1:]]) == 2
+    assert "cannot be loaded as a classifier" in capsys.readouterr().err
+
+
+def test_names_of_more_classes_than_the_model_has(place: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "three.tsv").write_text("label\tsentence\na\tgood\nb\tbad\nc\tdull\n")
+    spec = f"text:{tmp_path}/three.tsv?text=sentence&label=label"
+    assert main(["evaluate", asked(place)[0], "--data", spec]) == 2
+    assert "3 class names and the model 2 outputs" in capsys.readouterr().err

@@ -58,7 +58,7 @@ def _run(given: argparse.Namespace) -> Any:
             return _plain(evaluate(request))
         case "noise":
             roads = noise_requests(given)
-            from roadworthy.roadtest import noise_each
+            from roadworthy.roadtests import noise_each
 
             runs = [
                 {**_plain(record), "out": str(road.out)}

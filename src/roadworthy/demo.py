@@ -68,7 +68,7 @@ def demo(out: Path, seed: int = 0, device: Device = "auto") -> Path:
         BadData: the packages that carry the photos are missing.
     """
     model = f"torchvision:mobilenet_v2@{find_weights()}"
-    photos = calibration_photos(output_folder(out) / "photos", seed)
+    photos = calibration_photos(output_folder(out, "demo") / "photos", seed)
     requests = journeys(model, photos, out, seed, device)
     for request in requests:
         quantize_to_dir(request)

@@ -16,7 +16,7 @@ from roadworthy.core.models import check_onnx, load_model
 from roadworthy.core.predict import Predictor, TorchPredictor
 from roadworthy.core.runs import RunRecord, output_folder
 from roadworthy.core.specs import OnnxSpec, parse_model_spec
-from roadworthy.errors import BadInput, BadModel
+from roadworthy.errors import BadModel
 from roadworthy.requests import EvaluateRequest, RoadChoice
 
 
@@ -43,7 +43,7 @@ def evaluate(request: EvaluateRequest) -> Evaluation:
         BadInput: the model, the data or the preprocessing is not usable; the message says why.
     """
     if request.out is not None:
-        _check_out(request.out)
+        output_folder(request.out, "evaluate")
     dataset = load_data(request.data).labelled()
     if dataset.task not in ("classification", "text"):
         return _of_task(request)
@@ -103,14 +103,6 @@ def _of_task(request: EvaluateRequest) -> Evaluation:
         kept = record(request, result, bench.dataset, fleet.preprocess)
         kept.save(request.out / "run.json")
     return result
-
-
-def _check_out(out: Path) -> None:
-    """BadInput where `out` cannot hold a record, or holds one of another command."""
-    present = output_folder(out) / "run.json"
-    command = RunRecord.load(present).command if present.is_file() else "evaluate"
-    if command != "evaluate":
-        raise BadInput(f"--out {out} holds the run.json of {command}; give a folder of its own")
 
 
 def answers(predictor: Predictor, parts: Batches) -> tuple[Float[Tensor, "n k"], Int[Tensor, " n"]]:

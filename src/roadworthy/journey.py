@@ -152,7 +152,7 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
     from roadworthy.report import write_report
 
     start = time.perf_counter()
-    out = output_folder(request.out)
+    out = output_folder(request.out, "quantize")
     loaded = load_model(request.model)
     preprocess = preprocess_from(request.data.preprocess, loaded.preprocess)
     dataset, images, labels, skipped = _calibration(request, preprocess)

@@ -7,6 +7,7 @@ is imported here: `roadworthy --help` reads this module.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -103,9 +104,11 @@ def folder_names(models: Sequence[str]) -> list[str]:
 
 
 def one_of(what: str, given: str, allowed: tuple[str, ...]) -> None:
-    """Raise BadInput unless `given` is one of `allowed`."""
+    """Raise BadInput, which names the nearest, unless `given` is one of `allowed`."""
     if given not in allowed:
-        raise BadInput(f"{what} {given!r} given; {', '.join(allowed)} are allowed")
+        near = get_close_matches(given.lower(), allowed, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise BadInput(f"{what} {given!r} given{hint}; {', '.join(allowed)} are allowed")
 
 
 def at_least_one(what: str, given: int | None) -> None:

@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -67,30 +67,22 @@ def check(model: str | nn.Module, data: str, out: str | Path, **choices: Any) ->
     return noise_to_dir(NoiseRequest(model, RoadChoice(data, **choices), Path(out), **own))
 
 
-def noise_each(requests: Sequence[NoiseRequest], out: Path) -> list[RunRecord]:
-    """Road-test one model after the other; of several, a leaderboard is written into `out`."""
-    from roadworthy.report import write_report
-
-    with ExitStack() as kept:
-        if requests[0].road.workers == "ray":
-            from roadworthy.cluster import session
-
-            kept.enter_context(session())
-        records = [noise_to_dir(request) for request in requests]
-    if len(requests) > 1:
-        write_report([request.out for request in requests], out / "report.html")
-    return records
-
-
 def noise_to_dir(request: NoiseRequest) -> RunRecord:
     """Sweep every option of the stages, stack the worst, write noise.json, run.json, report.html.
 
     Raises:
         BadInput: the model, the data or an option is not usable; the message says why.
     """
-    out = output_folder(request.out)
-    with _workers(request.model, request.road) as spread:
-        return _noise_to_dir(request, out, spread)
+    is_new = not request.out.exists()
+    out = output_folder(request.out, "noise")
+    try:
+        with _workers(request.model, request.road) as spread:
+            return _noise_to_dir(request, out, spread)
+    except BaseException:
+        if is_new:
+            with suppress(OSError):  # it holds what is finished
+                out.rmdir()
+        raise
 
 
 def _noise_to_dir(request: NoiseRequest, out: Path, spread: Spread | None) -> RunRecord:
@@ -142,7 +134,7 @@ def attribute_run(request: AttributeRequest) -> RunRecord:
     Raises:
         BadInput: the systems are the same, or something cannot be used; the message says why.
     """
-    folder = output_folder(request.out) / ".unfinished" if request.out else None
+    folder = output_folder(request.out, "noise attribute") / ".unfinished" if request.out else None
     with _workers(request.model, request.road) as spread:
         return _attribute_run(request, folder, spread)
 
@@ -304,7 +296,7 @@ def task_of(dataset: Dataset, outputs: Any, seen: Size) -> Task:
                 check_labels(dataset, outputs.shape[1])
             return Classification()
         case "instances":
-            return instances_of(dataset, outputs)
+            return instances_of(dataset, outputs, seen)
         case "detection":
             head = head_of(outputs)
             return detection_of(dataset, head, class_count(head, outputs))

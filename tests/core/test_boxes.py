@@ -104,6 +104,16 @@ def test_torchvision_answers_become_columns() -> None:
 
 
 @pytest.mark.parametrize(
+    "changed",
+    [{"scores": torch.ones(1)}, {"labels": torch.ones(3)}, {"boxes": torch.ones(2, 5)}],
+)
+def test_answers_of_different_lengths_are_refused(changed: dict[str, Tensor]) -> None:
+    two = {"boxes": torch.ones(2, 4), "scores": torch.ones(2), "labels": torch.ones(2)}
+    with pytest.raises(BadModel, match=r"\[n, 4\], \[n\] and \[n\] are needed"):
+        candidates("torchvision", [two | changed])
+
+
+@pytest.mark.parametrize(
     "outputs", [torch.zeros(2, 1000), torch.zeros(2, 9, 4), torch.zeros(9, 4), [], (1, 2), [{}]]
 )
 def test_other_outputs_are_refused(outputs) -> None:

@@ -172,6 +172,7 @@ def note(**changes: object) -> dict:
         ([], "no annotation file"),
         (held(images=[]), "no annotation file"),
         (held(categories=[3]), "no annotation file"),
+        (held(images=[*held()["images"], *held()["images"]]), "several images the same id"),
         (note(image_id=9), "annotation 1: image 9, category 18"),
         (note(category_id=9), "annotation 1: image 7, category 9"),
         (note(category_id=None), "annotation 1 has category_id None"),
@@ -195,6 +196,7 @@ def test_other_queries_and_no_json_are_refused(tmp_path: Path) -> None:
     spec = coco(tmp_path, held())
     with pytest.raises(BadData, match="ids=file"):
         load_data(f"{spec}?ids=mine")
-    (tmp_path / "all.json").write_text("{")
-    with pytest.raises(BadData, match="cannot be read"):
-        load_data(spec)
+    for text in ("{", "[" * 100_000):
+        (tmp_path / "all.json").write_text(text)
+        with pytest.raises(BadData, match="cannot be read"):
+            load_data(spec)

@@ -200,7 +200,7 @@ def test_a_bad_mask_is_found_before_the_sweep(tmp_path: Path) -> None:
         (torch.zeros(1, 1, 6, 8), "2 to 255 classes"),
         (torch.zeros(1, 256, 2, 2), "2 to 255 classes"),
         ([{"boxes": torch.zeros(0, 4)}], "answers a list; one tensor is needed"),
-        ({"aux": torch.zeros(1, 4, 6, 8)}, "answers a dict; .* under out, logits"),
+        ({"aux": torch.zeros(1, 4, 6, 8)}, "answers a dict of aux; .* under out, logits"),
     ],
 )
 def test_other_outputs_are_no_masks(tmp_path: Path, outputs, message: str) -> None:
@@ -220,3 +220,17 @@ def test_a_bad_depth_map_is_found_before_the_sweep(tmp_path: Path) -> None:
     save(tmp_path / "depth" / "a.png", picture())
     with pytest.raises(BadData, match=r"depth map .*a\.png holds colours"):
         depth_of(load_data(f"depth:{tmp_path}"), torch.zeros(1, 1, 6, 8), (24, 32))
+
+
+def test_maps_without_a_pixel_to_judge_by_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadData, match="has 2 maps and no pixel to judge by"):
+        segmentation_of(masked(tmp_path, 255, 255), torch.zeros(1, 3, 6, 8), (24, 32))
+    save(tmp_path / "depth" / "0.png", Image.fromarray(np.zeros((24, 32), np.uint16)))
+    with pytest.raises(BadData, match="has 1 maps and no pixel to judge by"):
+        depth_of(load_data(f"depth:{tmp_path}"), torch.zeros(1, 1, 6, 8), (24, 32))
+
+
+def test_the_map_of_an_image_that_cannot_be_read_is_left_to_the_sweep(tmp_path: Path) -> None:
+    dataset = masked(tmp_path, 0, 1)
+    (tmp_path / "images" / "1.jpg").write_bytes(b"")
+    assert segmentation_of(dataset, torch.zeros(1, 3, 6, 8), (24, 32)).metric == "miou"

@@ -172,7 +172,7 @@ def test_a_bad_spec_is_answered(tmp_path: Path, query: str, message: str) -> Non
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("scale", ["0", "-1000", "nan", "inf", "mm"])
+@pytest.mark.parametrize("scale", ["0", "-1000", "1e-300", "nan", "inf", "mm"])
 def test_a_bad_scale_is_answered(tmp_path: Path, scale: str) -> None:
     spec = depths(tmp_path, a=np.ones(SIZE, np.uint16))
     with pytest.raises(BadData, match=f"scale={scale}"):

@@ -228,14 +228,14 @@ def test_models_without_masks_and_data_without_objects_are_refused(tmp_path: Pat
     (tmp_path / "labels" / "a.txt").write_text("")
     dataset = load_data(f"instances:{tmp_path}")
     with pytest.raises(BadData, match="no boxes on 1 images"):
-        instances_of(dataset, [half()])
+        instances_of(dataset, [half()], (60, 80))
     boxes = {key: value for key, value in half().items() if key != "masks"}
     with pytest.raises(BadModel, match=r"answers boxes \[1, 4\], scores \[1\], labels \[1\] where"):
-        instances_of(dataset, [boxes])
+        instances_of(dataset, [boxes], (60, 80))
     with pytest.raises(BadModel, match=r"answers \[1, 5\] where instances are needed"):
-        instances_of(dataset, torch.zeros(1, 5))
+        instances_of(dataset, torch.zeros(1, 5), (60, 80))
     with pytest.raises(BadModel, match=r"masks \[1, 60, 80\]"):
-        instances_of(dataset, [half() | {"masks": torch.zeros(1, 60, 80)}])
+        instances_of(dataset, [half() | {"masks": torch.zeros(1, 60, 80)}], (60, 80))
 
 
 def perturbed(truth: np.ndarray, random: np.random.Generator, size: int) -> np.ndarray:
@@ -262,3 +262,13 @@ def test_mask_precision_of_coco_val128_is_cocos(data: Path) -> None:
     assert [float(value[0]) for value in measured(answers, truths)] == pytest.approx(
         wanted, abs=1e-6
     )
+
+
+def test_masks_of_another_size_than_the_input_are_refused(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "a.png")
+    dataset = load_data(f"instances:{tmp_path}")
+    assert instances_of(dataset, [half()], (60, 80)).metric == "mask_map50"
+    with pytest.raises(BadModel, match="here of 120x160 pixels as the input"):
+        instances_of(dataset, [half()], (120, 160))
+    nothing = {key: value[:0] for key, value in half().items()}
+    assert instances_of(dataset, [nothing], (120, 160)).metric == "mask_map50"

@@ -154,6 +154,7 @@ def test_run_lengths_are_masks_packed_or_not(tmp_path: Path) -> None:
         ([[1, 2, 3, 4]], "three corners or more"),
         ([[1, 2, 3, 4, 5, "six"]], "three corners or more"),
         ([[1, 2, 3, 4, 5, float("nan")]], "three corners or more"),
+        ([[1, 2, 3, 1e9, 5, 6]], "in or near the image"),
         ({"size": [80, 40], "counts": [3200]}, "size and counts of run lengths"),
         ({"size": [40, 80], "counts": [3000]}, "cover 3000 pixels and its image has 3200"),
         ({"size": [40, 80], "counts": [-5, 3205]}, "damaged"),

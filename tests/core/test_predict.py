@@ -1,6 +1,6 @@
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from roadworthy.core.predict import Predictor, TorchPredictor, predict, resolve_device
 from roadworthy.errors import BadData, BadInput, BadModel
@@ -28,6 +28,15 @@ def test_no_batches_are_bad_data() -> None:
 def test_a_model_that_is_no_classifier_is_told() -> None:
     with pytest.raises(BadModel, match=r"\[2, 3, 4, 4\]"):
         TorchPredictor(nn.Identity())(torch.rand(2, 3, 4, 4))
+
+
+def test_answers_for_one_image_of_many_are_told() -> None:
+    class First(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1)[:1]
+
+    with pytest.raises(BadModel, match=r"answers \[1, 12\] .* for a batch of 5"):
+        TorchPredictor(First())(torch.rand(5, 3, 2, 2))
 
 
 def test_devices() -> None:

@@ -63,6 +63,7 @@ def test_other_lines_mean_another_hash_and_line_ends_do_not(tmp_path: Path) -> N
         (ROWS, "", r"text=COLUMN.*it has sentence, label, other"),
         (ROWS, "?text=sentence&colour=red", "text=COLUMN"),
         (ROWS, "?text=sentence,label,other", "text=A,B for pairs"),
+        ("a\ta\nx\ty\n", "?text=a", "more than one column 'a'"),
         ("", "?text=a", "holds no texts"),
         ("a\tb\n", "?text=a", "holds no texts"),
         ("a\tb\nx\n", "?text=a", "line 2 has 1 cells and the first line 2 columns"),

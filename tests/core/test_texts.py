@@ -1,3 +1,5 @@
+import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -5,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertTokenizer, PreTrainedTokenizerFast
+from transformers import BertConfig, BertTokenizer, PreTrainedTokenizerFast
 
 from roadworthy.core.images import IMAGENET
 from roadworthy.core.inputs import preprocess_from, stages_from, tensor_of
@@ -128,3 +130,17 @@ def test_what_is_no_tokenizer_or_no_text_is_told(files: str, tmp_path: Path) -> 
         preprocess_from("imagenet", TextInput(files))
     with pytest.raises(BadData, match=r"x\.jpg is no text"):
         tensor_of(TextInput(files), b"\xff\xd8\xff", "x.jpg")
+
+
+def test_a_tokenizer_without_a_vocabulary_is_refused(tmp_path: Path) -> None:
+    BertConfig().save_pretrained(tmp_path)
+    with pytest.raises(BadPreprocess, match="no tokenizer with a vocabulary"):
+        TextInput(str(tmp_path))(("film",))
+
+
+def test_a_tokenizer_file_of_another_structure_is_told(files: str, tmp_path: Path) -> None:
+    shutil.copytree(files, tmp_path / "other")
+    path = tmp_path / "other" / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"normalizer": {"type": "Foo"}}))
+    with pytest.raises(BadPreprocess, match="cannot be loaded: data did not match"):
+        TextInput(str(tmp_path / "other"))(("film",))

@@ -117,3 +117,33 @@ def test_answers_that_are_not_finite_are_refused(photos: Path) -> None:
     broken = replace(bench(photos), predictor=lambda _: Broken())
     with pytest.raises(BadModel, match="broken answers NaN"):
         sweep(broken, BASE, OTHERS, "sweep")
+
+
+def test_answers_for_another_number_of_images_are_refused(photos: Path) -> None:
+    class First:
+        name = "first"
+
+        def __call__(self, images: Tensor) -> Tensor:
+            return torch.zeros(1, 5)
+
+    broken = replace(bench(photos), predictor=lambda _: First())
+    with pytest.raises(BadModel, match="first answers for 1 of a batch of 10"):
+        sweep(broken, BASE, OTHERS, "sweep")
+
+
+def test_what_was_kept_without_bad_images_is_run_again_where_they_stop(
+    photos: Path, tmp_path: Path
+) -> None:
+    (photos / "a" / "2.jpg").write_bytes(b"no image")
+    sweep(bench(photos, skip_bad=True, kept=tmp_path / "kept"), BASE, OTHERS, "sweep")
+    with pytest.raises(BadData, match=r"2\.jpg.*--skip-bad"):
+        sweep(bench(photos, kept=tmp_path / "kept"), BASE, OTHERS, "sweep")
+
+
+def test_a_shard_that_was_damaged_anywhere_stops_nothing(photos: Path, tmp_path: Path) -> None:
+    sweep(bench(photos, kept=tmp_path / "kept"), BASE, [], "sweep")
+    [path] = (tmp_path / "kept").iterdir()
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 3):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        module._load(path, [BASE])

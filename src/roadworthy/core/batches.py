@@ -13,6 +13,7 @@ from roadworthy.core.data import Dataset
 from roadworthy.core.inputs import Stages, tensor_of
 from roadworthy.core.predict import Inputs
 from roadworthy.core.progress import track
+from roadworthy.core.texts import TextInput
 from roadworthy.errors import BadData, BadPreprocess
 
 # Images that one thread prepares at a stretch: a hand-over costs as much as decoding a tiny image.
@@ -39,6 +40,12 @@ class Batches:
     ) -> None:
         if batch_size < 1:
             raise BadData(f"batch size {batch_size} given; 1 or more is allowed")
+        read = "texts" if isinstance(preprocess, TextInput) else "images"
+        if dataset.things != read:
+            raise BadData(
+                f"{dataset.spec} holds {dataset.things} and the model reads {read}; give data or a "
+                "model of the other kind"
+            )
         self.skipped: list[str] = []
         self._dataset, self._preprocess, self._size = dataset, preprocess, batch_size
         self._skip_bad, self._progress = skip_bad, progress
@@ -57,7 +64,10 @@ class Batches:
         if held:
             yield self._stack(held)
         if len(self.skipped) == len(self._dataset):
-            raise BadData(f"none of the {len(self.skipped)} images of {self._dataset.spec} is good")
+            raise BadData(
+                f"none of the {len(self.skipped)} {self._dataset.things} of {self._dataset.spec} "
+                "is good"
+            )
 
     def images(self) -> Iterator[Tensor]:
         """The batches without their labels."""
@@ -96,7 +106,8 @@ class Batches:
             elif self._skip_bad:
                 self.skipped.append(self._dataset.name(index))
             else:
-                raise BadData(f"{tensor}; mend it, or leave such images out by --skip-bad")
+                things = self._dataset.things
+                raise BadData(f"{tensor}; mend it, or leave such {things} out by --skip-bad")
 
     def _stack(self, held: list[tuple[int, Tensor]]) -> Batch:
         first = held[0]

@@ -159,8 +159,13 @@ def _fastestdet(outputs: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b _ 6"]:
 
 
 def _columns(found: dict[str, Tensor]) -> Float[Tensor, "_ 6"]:
-    rest = torch.stack([found["scores"].float(), found["labels"].float()], 1)
-    return torch.cat([found["boxes"].float(), rest], 1)
+    boxes, scores, labels = (found[name].float() for name in ("boxes", "scores", "labels"))
+    if scores.ndim != 1 or scores.shape != labels.shape or boxes.shape != (len(scores), 4):
+        raise BadModel(
+            f"the model answers boxes {list(boxes.shape)}, scores {list(scores.shape)} and labels "
+            f"{list(labels.shape)} for an image; [n, 4], [n] and [n] are needed"
+        )
+    return torch.cat([boxes, torch.stack([scores, labels], 1)], 1)
 
 
 def finished(

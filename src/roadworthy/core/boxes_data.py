@@ -243,6 +243,8 @@ def read_coco(
     images: dict[int, Mapping[str, Any]] = {
         _integer(path, "image", each, "id"): each for each in held["images"]
     }
+    if len(images) < len(held["images"]):
+        raise BadData(f"{path} gives several images the same id; number them anew")
     found: dict[int, list[list[float]]] = {image: [] for image in images}
     outlines: dict[int, list[Outline]] = {image: [] for image in images}
     for each in held["annotations"]:
@@ -268,7 +270,7 @@ def read_coco(
 def _annotations(path: Path) -> dict[str, list[dict[str, Any]]]:
     try:
         held: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadData(f"annotation file {path} cannot be read: {reason(error)}") from error
     match held:
         case {"images": [_, *_], "annotations": [*_], "categories": [_, *_]}:

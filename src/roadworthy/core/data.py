@@ -145,7 +145,8 @@ class Dataset:
             raise BadData(
                 f"{self.spec} has no labels to judge by; give class sub-folders, "
                 "imagefolder:DIR@labels.tsv or npz:FILE?x=IMAGES&y=LABELS, boxes by yolo:DIR "
-                "with labels/ or coco:IMAGES@annotations.json, outlines by instances:DIR"
+                "with labels/ or coco:IMAGES@annotations.json, outlines by instances:DIR, masks by "
+                "masks:DIR, depths by depth:DIR, labels of texts by &label=COLUMN"
             )
         return replace(self, indices=kept)
 
@@ -211,7 +212,13 @@ def check_labels(dataset: Dataset, outputs: int) -> None:
     labels = {dataset.label(i) for i in range(len(dataset))} - {None}
     if len(labels) < 2:
         raise BadData(
-            f"{dataset.spec} has images of {len(labels)} class only; a metric needs two or more"
+            f"{dataset.spec} has {dataset.things} of {len(labels)} class only; a metric needs two "
+            "or more"
+        )
+    if dataset.ranked and dataset.task == "text" and len(dataset.classes) != outputs:
+        raise BadData(
+            f"{dataset.spec} has {len(dataset.classes)} class names and the model {outputs} "
+            "outputs; name a column of the model's own class ids by label="
         )
     if dataset.ranked and len(dataset.classes) != outputs:
         raise BadData(
@@ -220,7 +227,10 @@ def check_labels(dataset: Dataset, outputs: int) -> None:
         )
     highest = max(label for label in labels if label is not None)
     if highest >= outputs:
-        raise BadData(f"{dataset.spec} has class id {highest} and the model {outputs} outputs")
+        raise BadData(
+            f"{dataset.spec} has class id {highest} and the model {outputs} outputs; 0 to "
+            f"{outputs - 1} are allowed"
+        )
 
 
 def _imagefolder(spec: str, rest: str) -> Dataset:

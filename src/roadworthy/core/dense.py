@@ -174,9 +174,10 @@ def tensor_of(outputs: Any) -> Float[Tensor, " b *axes"]:
     found = next((held[name] for name in NAMES if name in held), None)
     if isinstance(found, Tensor):
         return found
+    names = f" of {', '.join(map(str, outputs))}" if isinstance(outputs, dict) else ""
     raise BadModel(
-        f"the model answers a {type(outputs).__name__}; one tensor is needed for a value of every "
-        f"pixel, or a dict with one under {', '.join(NAMES)}"
+        f"the model answers a {type(outputs).__name__}{names}; one tensor is needed for a value of "
+        f"every pixel, or a dict with one under {', '.join(NAMES)}"
     )
 
 
@@ -268,7 +269,8 @@ def segmentation_of(dataset: Dataset, outputs: Any, seen: Size) -> Segmentation:
 
     Raises:
         BadModel: outputs that are no maps of two classes or more.
-        BadData: a mask that cannot be read, or class ids that the model does not have.
+        BadData: a mask that cannot be read, class ids that the model does not have, or no pixel
+            that is judged.
     """
     shape = list(tensor_of(outputs).shape)
     if len(shape) != 4 or not 2 <= shape[1] <= VOID:
@@ -276,15 +278,17 @@ def segmentation_of(dataset: Dataset, outputs: Any, seen: Size) -> Segmentation:
             f"the model answers {shape} where masks need [batch, classes, height, width], 2 to "
             f"{VOID} classes; give one that returns the logits of every class"
         )
-    for index in _known(dataset, "checking masks"):
-        truth = dataset.truth(index)
-        ids = truth[truth != VOID] if truth is not None else np.zeros(0)
+    judged: list[int] = []
+    for index, truth in _truths(dataset, "checking masks"):
+        ids = truth[truth != VOID]
+        judged.append(ids.size)
         if ids.size and int(ids.max()) >= shape[1]:
             raise BadData(
                 f"the mask of {dataset.name(index)} has class id {ids.max()} and the model "
                 f"{shape[1]} classes; 0 to {shape[1] - 1} are allowed, {VOID} or ignore=ID of the "
                 "data spec where nothing is to be judged"
             )
+    _check_judged(dataset, judged, f"class ids are needed, {VOID} and ignore=ID are not judged")
     return Segmentation(shape[1], seen)
 
 
@@ -293,7 +297,7 @@ def depth_of(dataset: Dataset, outputs: Any, seen: Size) -> Depth:
 
     Raises:
         BadModel: outputs that are no maps of one depth.
-        BadData: a depth map that cannot be read.
+        BadData: a depth map that cannot be read, or not a single depth.
     """
     shape = list(tensor_of(outputs).shape)
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[1] != 1):
@@ -301,10 +305,30 @@ def depth_of(dataset: Dataset, outputs: Any, seen: Size) -> Depth:
             f"the model answers {shape} where depth maps need [batch, 1, height, width] in metres; "
             "wrap it in a module that returns them"
         )
-    for index in _known(dataset, "checking depth maps"):
-        dataset.truth(index)
+    seen_depths = [
+        int(np.isfinite(truth).sum()) for _, truth in _truths(dataset, "checking depth maps")
+    ]
+    _check_judged(dataset, seen_depths, "0, 65535 and NaN mean that no depth was seen")
     return Depth(seen)
 
 
-def _known(dataset: Dataset, what: str) -> Iterator[int]:
-    return iter(track([i for i in range(len(dataset)) if dataset.known(i)], what))
+def _truths(dataset: Dataset, what: str) -> Iterator[tuple[int, Answer]]:
+    """The map of each image that can be read; the sweep names the others, or leaves them out."""
+    for index in track([i for i in range(len(dataset)) if dataset.known(i)], what):
+        truth = dataset.truth(index) if _readable(dataset, index) else None
+        if truth is not None:
+            yield index, truth
+
+
+def _readable(dataset: Dataset, index: int) -> bool:
+    try:
+        dataset.load(index)
+    except BadData:
+        return False
+    return True
+
+
+def _check_judged(dataset: Dataset, pixels: Sequence[int], why: str) -> None:
+    """BadData where there are maps and not a pixel of them says anything."""
+    if pixels and not any(pixels):
+        raise BadData(f"{dataset.spec} has {len(pixels)} maps and no pixel to judge by; {why}")

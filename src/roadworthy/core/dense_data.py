@@ -17,7 +17,8 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 
-from roadworthy.core.sources import Files, decode, image_paths, reason
+from roadworthy.core.boxes_data import upright_size
+from roadworthy.core.sources import Files, image_paths, reason
 from roadworthy.errors import BadData
 
 VOID = 255
@@ -112,7 +113,7 @@ class Maps:
         if path is None:
             return None
         pixels = _pixels(_content(path), self.meaning.kind, path)
-        width, height = decode(self.read(index), self.name(index)).size
+        width, height = upright_size(self.read(index), self.name(index))
         if pixels.shape != (height, width):
             raise BadData(
                 f"{self.meaning.kind} {path} is {pixels.shape[1]}x{pixels.shape[0]} and its image "
@@ -163,8 +164,8 @@ def open_depth(where: str) -> Maps:
     """
     root, chosen = _query("depth", where, {"images", "depth", "suffix", "scale"})
     scale = _number("depth", where, "scale", chosen.get("scale", "1000"))
-    if scale <= 0:
-        raise BadData(f"scale={scale:g} given in depth:{where}; units per metre, above 0")
+    if not 1e-9 <= scale <= 1e9:
+        raise BadData(f"scale={scale:g} given in depth:{where}; 1e-9 to 1e9 units per metre")
     return _open("depth", root, chosen, Metres(scale))
 
 

@@ -192,31 +192,38 @@ def _between(
     return values[low] * (1 - share) + values[high] * share
 
 
-def instances_of(dataset: Dataset, outputs: Any) -> Instances:
-    """The task that `dataset` sets to a model with such `outputs`.
+def instances_of(dataset: Dataset, outputs: Any, seen: Size) -> Instances:
+    """The task that `dataset` sets to a model with such `outputs` for inputs of the size `seen`.
 
     Raises:
-        BadModel: outputs without masks.
+        BadModel: outputs without masks, or with masks of another size.
         BadData: not a single object to find.
     """
-    if not _has_masks(outputs):
+    if not _has_masks(outputs, seen):
         raise BadModel(
             f"the model answers {_described(outputs)} where instances are needed; a list of dicts "
             "of boxes [n, 4], scores, labels and masks [n, 1, h, w] is allowed, as torchvision's "
-            "Mask R-CNN answers: wrap the model in a module that returns these"
+            f"Mask R-CNN answers, here of {seen[0]}x{seen[1]} pixels as the input: wrap the model "
+            "in a module that returns these"
         )
     if not isinstance(dataset.source, Masks) or not dataset.known(0):
         return Instances()
     return Instances(most_truths(dataset, dataset.source.boxes, None))
 
 
-def _has_masks(outputs: Any) -> bool:
+def _has_masks(outputs: Any, seen: Size) -> bool:
     match outputs:
         case [
-            {"boxes": Tensor(), "scores": Tensor(), "labels": Tensor(), "masks": Tensor(ndim=4)},
+            {
+                "boxes": Tensor() as boxes,
+                "scores": Tensor(),
+                "labels": Tensor(),
+                "masks": Tensor(ndim=4) as masks,
+            },
             *_,
         ]:
-            return outputs[0]["masks"].shape[1] == 1
+            count, channels, *size = masks.shape
+            return count == len(boxes) and channels == 1 and (not count or tuple(size) == seen)
         case _:
             return False
 

@@ -40,6 +40,8 @@ Shape = tuple[Polygon, ...] | Rle
 """Corners x y as shares of width and height, of each part; or a packed mask."""
 INSTANCE = np.dtype([("row", np.float64, (6,)), ("mask", np.object_)])
 """A row of `boxes_data` or of an answer, in pixels, and its mask."""
+_FARTHEST = 10
+"""From the middle of an image to a corner of an outline, in sides of the image."""
 _NEEDED = "class x1 y1 x2 y2 x3 y3 ... is needed, three corners or more (yolo: reads boxes)"
 
 
@@ -182,7 +184,10 @@ def _segmentation(outline: Outline) -> Shape:
     match given:
         case [[*_], *_] if all(map(_is_polygon, given)):
             sides = np.array([width, height])
-            return tuple(np.array(part, np.float64).reshape(-1, 2) / sides for part in given)
+            parts = tuple(np.array(part, np.float64).reshape(-1, 2) / sides for part in given)
+            # Drawing takes time and memory for every pixel of an outline, also outside the image.
+            if all(np.abs(part - 0.5).max() <= _FARTHEST for part in parts):
+                return parts
         case {"size": [int() as h, int() as w], "counts": list() | str() as counts}:
             if (h, w) == (height, width):
                 return _run_lengths(where, (h, w), counts)
@@ -190,7 +195,8 @@ def _segmentation(outline: Outline) -> Shape:
             pass
     raise BadData(
         f"{where}: segmentation {str(given)[:60]} given on an image of {width}x{height}; lists of "
-        "x y x y x y ..., three corners or more, or size and counts of run lengths are needed"
+        "x y x y x y ..., three corners or more, in or near the image, or size and counts of run "
+        "lengths are needed"
     )
 
 

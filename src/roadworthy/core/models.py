@@ -1,7 +1,9 @@
 """From a model spec, or a module in hand, to a module in eval mode and what is known about it."""
 
 import importlib.util
+import logging
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -204,8 +206,10 @@ class HfText(nn.Module):
 def _hf(spec: HfSpec) -> tuple[nn.Module, Stages | None]:
     import transformers
 
-    # Loading takes no time, and its bar would be drawn into files too.
+    # Loading takes no time, and its bar would be drawn into files too; what goes wrong is raised.
     transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     config: Any = _hub(spec.name, lambda: transformers.AutoConfig.from_pretrained(spec.name))
     kinds = config.architectures or ()
     if not any("ForSequenceClassification" in kind for kind in kinds):
@@ -217,7 +221,22 @@ def _hf(spec: HfSpec) -> tuple[nn.Module, Stages | None]:
 
 def _hf_weights(name: str, weights: Weights, auto: Any) -> nn.Module:
     if isinstance(weights, Pretrained):
-        return _hub(name, lambda: auto.from_pretrained(name))
+        # Without these two a layer that the weights lack is random, a wrong shape told in a table.
+        asked = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        module, told = _hub(name, lambda: auto.from_pretrained(name, **asked))
+        wrong = sorted({*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])})
+        if wrong:
+            raise BadModel(
+                f"the weights of hf:{name} lack {len(wrong)} tensors that its config.json asks "
+                f"for, or have them in another shape: {', '.join(wrong[:3])}; give a folder whose "
+                "files belong together, of a model with its classifier"
+            )
+        if unused := sorted(told["unexpected_keys"]):
+            warnings.warn(
+                f"hf:{name} leaves out {len(unused)} tensors of its weights, e.g. {unused[0]}",
+                stacklevel=2,
+            )
+        return module
     from transformers import AutoConfig
 
     module: nn.Module = _hub(name, lambda: auto.from_config(AutoConfig.from_pretrained(name)))
@@ -229,8 +248,8 @@ def _hf_weights(name: str, weights: Weights, auto: Any) -> nn.Module:
 def _hub(name: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # damaged files make the libraries raise nearly anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadModel(
             f"hf:{name} cannot be loaded as a classifier of images or texts: {reason}; give a "
             "folder with config.json and model.safetensors, or an id that the hub knows"

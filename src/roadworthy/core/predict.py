@@ -58,11 +58,11 @@ class TorchPredictor:
     def __call__(self, images: Inputs) -> Float[Tensor, "b k"]:
         """Logits of a batch; BadModel where the module answers anything but ``[b k]``."""
         logits = self._answer(images.to(self._device))
-        if not isinstance(logits, Tensor) or logits.ndim != 2:
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
             shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise BadModel(
-                f"{self.name} answers {shape} where a classifier answers [batch, classes]; "
-                "wrap it in a module that returns the logits"
+                f"{self.name} answers {shape} where a classifier answers [batch, classes] for a "
+                f"batch of {len(images)}; wrap it in a module that returns the logits"
             )
         return logits.float().cpu().clone()
 

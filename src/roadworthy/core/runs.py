@@ -7,7 +7,7 @@ import platform
 import resource
 import sys
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib import metadata
 from pathlib import Path
@@ -104,18 +104,27 @@ def write_atomically(path: Path) -> Generator[Path]:
     except OSError as error:
         raise RoadworthyError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
-def output_folder(out: Path) -> Path:
-    """`out`, made where it is missing; BadInput where nothing can be written into it."""
+def output_folder(out: Path, command: str | None = None) -> Path:
+    """`out`, made where it is missing.
+
+    Raises:
+        BadInput: nothing can be written into it, or it holds the run.json of another command.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = "it is a file" if out.is_file() else error.strerror
+        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
         raise BadInput(f"--out {out} cannot be made: {reason}; choose another folder") from error
     if not os.access(out, os.W_OK):
         raise BadInput(f"--out {out} cannot be written to; choose another folder")
+    if command is not None and (out / "run.json").is_file():
+        held = RunRecord.load(out).command
+        if held != command:
+            raise BadInput(f"--out {out} holds the run.json of {held}; give a folder of its own")
     return out
 
 
@@ -161,7 +170,9 @@ class RunRecord:
         try:
             values = json.loads(file.read_text())
         except (OSError, ValueError) as error:
-            raise BadData(f"{file} is no readable run record: {error}") from error
+            raise BadData(
+                f"{file} is no readable run record: {error}; run what wrote it again, or remove it"
+            ) from error
         own = {f.name for f in fields(cls)} - {"numbers"}
         if not isinstance(values, dict) or not own <= set(values):
             raise BadData(

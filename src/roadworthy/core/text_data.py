@@ -67,8 +67,9 @@ def open_texts(rest: str) -> tuple[Texts, tuple[str, ...], bool]:
             f"text=A,B for pairs; {known}"
         )
     for name in (*columns, *([asked["label"]] if "label" in asked else ())):
-        if name not in header:
-            raise BadData(f"{path} has no column {name!r}; {known}")
+        if header.count(name) != 1:
+            what = "no column" if name not in header else "more than one column"
+            raise BadData(f"{path} has {what} {name!r}; {known}")
     places = [header.index(name) for name in columns]
     texts = tuple(BETWEEN.join(cells[place] for place in places) for _, cells in rows)
     lines = tuple(number for number, _ in rows)

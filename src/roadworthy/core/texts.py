@@ -173,6 +173,11 @@ def _loaded(stages: TextInput) -> Any:
         _keep_case(made)
     made.truncation_side = stages.truncation
     made.padding_side = "left" if stages.padding == "left" else "right"
+    if set(made.get_vocab()) <= set(made.all_special_tokens):
+        raise BadPreprocess(
+            f"{stages.files} has no tokenizer with a vocabulary; put tokenizer.json or vocab.txt "
+            "beside the model, or name another folder by files: of --preprocess FILE.yaml"
+        )
     if made.pad_token is None:
         raise BadPreprocess(f"the tokenizer of {stages.files} has no padding token; give it one")
     # The first call sets that state; later ones, on many threads, find it as they want it.
@@ -185,7 +190,7 @@ def _opened(files: str, fast: bool) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(files, use_fast=fast)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # damaged files make the libraries raise nearly anything
         reason = " ".join(str(error).split())[:200]
         raise BadPreprocess(
             f"the tokenizer of {files} cannot be loaded: {reason}; give a folder with "

@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -113,7 +112,7 @@ def sweep(bench: Bench, base: System, systems: Sequence[System], what: str) -> F
     shards = [done[part] for part in parts]
     bad = {index: why for shard in shards for index, why in shard.bad.items()}
     if not any(len(shard.indices) for shard in shards):
-        raise BadData(f"none of the {n} images of {bench.dataset.spec} is good")
+        raise BadData(f"none of the {n} {bench.dataset.things} of {bench.dataset.spec} is good")
 
     def joined(field: str) -> dict[System, np.ndarray]:
         return {s: np.concatenate([getattr(shard, field)[s] for shard in shards]) for s in everyone}
@@ -136,7 +135,7 @@ def _done(
     wanted: list[range] = []
     for part in parts:
         known = _load(paths[part], systems) if part in paths else None
-        if known is None:
+        if known is None or (known.bad and not bench.skip_bad):
             wanted.append(part)
         else:
             yield part, known
@@ -218,7 +217,21 @@ def _finite(predictor: Predictor, images: Inputs) -> Any:
         raise BadModel(
             f"{predictor.name} answers NaN or infinite values; check the model and its precision"
         )
+    if len(images) not in (answered := _answered(outputs)):
+        raise BadModel(
+            f"{predictor.name} answers for {', '.join(map(str, sorted(answered)))} of a batch of "
+            f"{len(images)}; the first axis of its outputs must be the batch's"
+        )
     return outputs
+
+
+def _answered(outputs: Any) -> set[int]:
+    """How many inputs the outputs may be for; several outputs may differ."""
+    match outputs:
+        case [dict(), *_]:
+            return {len(outputs)}
+        case _:
+            return {len(each) if each.ndim else 0 for each in _tensors(outputs)}
 
 
 def _tensors(outputs: Any) -> Iterator[Tensor]:
@@ -242,7 +255,8 @@ def _batches(
     for index, view in _prepared(bench, wanted, indices):
         if isinstance(view, BadData):
             if not bench.skip_bad:
-                raise BadData(f"{view}; mend it, or leave such images out by --skip-bad")
+                things = bench.dataset.things
+                raise BadData(f"{view}; mend it, or leave such {things} out by --skip-bad")
             bad[index] = str(view)
             continue
         held.append((index, view))
@@ -309,5 +323,5 @@ def _load(path: Path, systems: Sequence[System]) -> Findings | None:
             )
             bad = {int(index): why for index, why in json.loads(str(store["bad"])).items()}
             return Findings(evidence, flips, brief, store["indices"], bad)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+    except Exception:  # damaged archives raise ValueError, BadZipFile, zlib.error ...
         return None
