@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module, metadata
+from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -101,8 +102,8 @@ def load(module: str) -> Any:
     >>> load("colorsys").rgb_to_hsv(1.0, 1.0, 1.0)
     (0.0, 0.0, 1.0)
     """
-    # MNN greets on stdout, which holds nothing but the result where --json is given.
-    with _stdout_on_stderr():
+    # MNN greets on stdout with what its CPU lacks; what goes wrong comes as an exception.
+    with _stdout_hushed():
         try:
             return import_module(module)
         except (ImportError, OSError) as error:
@@ -113,12 +114,12 @@ def load(module: str) -> Any:
 
 
 @contextmanager
-def _stdout_on_stderr() -> Generator[None]:
-    """What native code prints goes to stderr; C keeps it in a buffer of its own until flushed."""
-    with _STDOUT:
+def _stdout_hushed() -> Generator[None]:
+    """What native code prints goes nowhere; C keeps it in a buffer of its own until flushed."""
+    with _STDOUT, Path(os.devnull).open("wb") as nowhere:
         sys.stdout.flush()
         kept = os.dup(1)
-        os.dup2(2, 1)
+        os.dup2(nowhere.fileno(), 1)
         try:
             yield
         finally:
