@@ -4,6 +4,15 @@ from collections.abc import Sequence
 
 from roadworthy.noise.study import AS_BASE, Row, Rung
 
+SPOKEN = {
+    "top1": "accuracy",
+    "map50": "mAP50",
+    "map": "mAP",
+    "mask_map50": "mask mAP50",
+    "mask_map": "mask mAP",
+    "miou": "mean IoU",
+    "rmse": "RMSE",
+}
 INSTEAD = {
     "decode": "Serve with the decoder of training",
     "resize": "Serve with the resizer of training",
@@ -37,7 +46,7 @@ def advice(
             f"{count} {things} can show."
         )
     sentences = [
-        f"{INSTEAD[row.stage]}: {row.option} costs {_points(row)} of {metric}."
+        f"{INSTEAD[row.stage]}: {row.option} costs {_points(row)} of {SPOKEN.get(metric, metric)}."
         for row in _one_per_stage(felt)[:3]
     ]
     calm = len(measured) - len(felt)

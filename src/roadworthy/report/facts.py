@@ -15,6 +15,8 @@ METRICS = {
     "accuracy": "top-1 accuracy",
     "map": "mAP",
     "map50": "mAP50",
+    "mask_map": "mask mAP",
+    "mask_map50": "mask mAP50",
     "miou": "mean IoU",
     "rmse": "RMSE",
 }
