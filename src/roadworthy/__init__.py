@@ -18,6 +18,7 @@ _HOMES = {
     "BRECQ": "roadworthy.compress.methods",
     "QDrop": "roadworthy.compress.methods",
     "QDropPlus": "roadworthy.compress.methods",
+    "OutlierSuppression": "roadworthy.compress.methods",
     "at_effort": "roadworthy.compress.methods",
     "load_model": "roadworthy.core.models",
     "LoadedModel": "roadworthy.core.models",

@@ -45,14 +45,19 @@ def set_act_ranges(unit: nn.Module, batches: Iterable[Tensor], method: Method) -
     set_enabled(unit, True)
     for module in found:
         tensors, module.seen = module.seen or [], None
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
-            raise BadInput(
-                "the model computes NaN or infinite activations on the calibration images; "
-                "check its weights and the preprocessing"
-            )
+        check_finite(*tensors)
         seen = histogram(tensors)
         module.set_range(
             *activation_range(seen, module.grid, method.act_range, exponent=method.act_exponent)
+        )
+
+
+def check_finite(*activations: Tensor) -> None:
+    """BadInput where a value is NaN or infinite."""
+    if not all(bool(torch.isfinite(each).all()) for each in activations):
+        raise BadInput(
+            "the model computes NaN or infinite activations on the calibration data; "
+            "check its weights and the preprocessing"
         )
 
 

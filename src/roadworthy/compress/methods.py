@@ -89,6 +89,43 @@ class Pass:
             )
 
 
+_SPANS = {8: 0.1, 6: 0.3, 4: 0.9}
+
+
+@dataclass(frozen=True)
+class TokenClipping:
+    """The grid of ratios that token-wise clipping tries (arXiv 2209.13325, section 4.2).
+
+    Attributes:
+        batch_size: samples whose tokens are clipped together; limits are averaged over batches.
+        step: between two ratios; None is the published one, 0.01 or 40.96 over a batch's tokens.
+        span: how far ratios go below one; None is the published one: .1, .3 and .9 at 8, 6 and 4
+            bits, what lies between at 7 and 5, .9 below.
+    """
+
+    batch_size: int = 32
+    step: float | None = None
+    span: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("step", self.step), ("span", self.span)):
+            if value is not None and not 0 < value < 1:
+                raise BadInput(f"a clipping {name} of {value} given; between 0 and 1 is allowed")
+        if self.batch_size < 1:
+            raise BadInput(f"clipping batches of {self.batch_size} given; at least 1 is allowed")
+
+    def ratios(self, bits: int, tokens: int) -> list[float]:
+        """The grid from 1 downwards, for activations of `bits` and samples of `tokens`.
+
+        >>> TokenClipping().ratios(8, 128)[:3], len(TokenClipping().ratios(6, 128))
+        ([1.0, 0.99, 0.98], 31)
+        """
+        step = self.step or min(0.01, 40.96 / (self.batch_size * tokens))
+        low, high = bits - bits % 2, bits + bits % 2
+        span = self.span or (_SPANS.get(low, 0.9) + _SPANS.get(high, 0.9)) / 2
+        return [round(1 - step * i, 6) for i in range(round(span / step) + 1)]
+
+
 @dataclass(frozen=True)
 class Method:
     """Settings of a whole quantization; use one of its named points.
@@ -102,6 +139,8 @@ class Method:
         augment: copies of the images, mirrored or shifted, that are learned from besides them.
         passes: the walks over the units, one after the other.
         tries: seeds and keep probabilities tried, the best on held-out images taken.
+        migrate: gains of LayerNorms move into the linears behind them first.
+        clip: activation ranges by token-wise clipping, in place of `act_range`.
     """
 
     weight_bits: int = 4
@@ -113,6 +152,8 @@ class Method:
     augment: int = 0
     passes: tuple[Pass, ...] = ()
     tries: int = 1
+    migrate: bool = False
+    clip: TokenClipping | None = None
 
     def __post_init__(self) -> None:
         if self.tries < 1:
@@ -165,6 +206,24 @@ class QDrop(Method):
     (arXiv 2203.05740; 20 000 steps)."""
 
     passes: tuple[Pass, ...] = (Pass(),)
+
+
+@dataclass(frozen=True)
+class OutlierSuppression(Method):
+    """Gamma Migration, then token-wise clipping's coarse stage (arXiv 2209.13325).
+
+    Weights by their extremes, at 4 bits and below by least error; activations asymmetric.
+    """
+
+    weight_range: RangeMethod = "minmax"
+    act_range: RangeMethod = "minmax"
+    migrate: bool = True
+    clip: TokenClipping | None = field(default_factory=TokenClipping)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weight_bits <= 4:
+            object.__setattr__(self, "weight_range", "mse")
 
 
 def _plus(act_bits: int) -> tuple[Pass, ...]:

@@ -1,6 +1,7 @@
 """A captured model and calibration images in, a graph of integers out."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,10 +9,13 @@ import torch
 from torch import Tensor, fx
 
 from roadworthy.compress.activation import ActQuantizer
+from roadworthy.compress.calibrate import set_weight_ranges
+from roadworthy.compress.clipping import clip_tokens
 from roadworthy.compress.engine import Run, Task, calibrate, prepare, run_pass, whole_model
 from roadworthy.compress.freeze import freeze
 from roadworthy.compress.learn import Outcome
 from roadworthy.compress.methods import Method
+from roadworthy.compress.migrate import migrate
 from roadworthy.compress.place import Widths
 from roadworthy.compress.rounding import WeightQuantizer
 from roadworthy.core.backends import Backend
@@ -64,13 +68,21 @@ def learn(
     graph: fx.GraphModule, images: Inputs, plan: Plan, run: Run
 ) -> tuple[Task, Sequence[dict[str, Outcome]]]:
     """Ranges and all passes of a method; the quantizers are still modules afterwards."""
-    _check_images(images, plan.method)
+    method = plan.method
+    _check_images(images, method)
+    if method.migrate:
+        graph = deepcopy(graph)
+        migrate(graph)
     task = prepare(graph, plan.backend, plan.widths, plan.blocks)
     for module in task.quantizers.modules.values():
         module.to(images.device)
-    calibrate(task, images, plan.method, plan.backend)
-    shown = augmented(images, plan.method.augment, run.seed)
-    passes = enumerate(plan.method.passes)
+    if method.clip is None:
+        calibrate(task, images, method, plan.backend)
+    else:
+        set_weight_ranges(task.quantizers.modules.values(), method, plan.backend.pair_limit)
+        clip_tokens(task, images[: method.range_images], method.clip)
+    shown = augmented(images, method.augment, run.seed)
+    passes = enumerate(method.passes)
     return task, [run_pass(task, shown, settings, run, number) for number, settings in passes]
 
 
