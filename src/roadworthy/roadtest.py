@@ -343,7 +343,10 @@ def _judge(bench: Bench) -> str:
 
 
 def _measure(bench: Bench) -> str:
-    return bench.task.metric if bench.dataset.known(0) else "agreement"
+    from roadworthy.report.facts import METRICS
+
+    metric = bench.task.metric
+    return METRICS.get(metric, metric) if bench.dataset.known(0) else "agreement"
 
 
 def _flips(

@@ -71,7 +71,7 @@ def sample_road(shift: float = 0.0) -> Run:
         "judged_by": "labels",
         "advice": (
             "Serve with the colour path of training: bgr costs 23.4 points (20.4 to 26.4) of "
-            "accuracy. Of 9 different changes 3 have no measurable cost on 299 images."
+            "top-1 accuracy. Of 9 different changes 3 have no measurable cost on 299 images."
         ),
         "rows": rows,
         "ladder": [

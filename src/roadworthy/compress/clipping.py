@@ -6,7 +6,7 @@ tokens keep theirs; of a grid of ratios that one is taken with which the network
 quantized, answers closest to the float one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,8 +23,6 @@ from roadworthy.core.predict import Inputs
 aten = torch.ops.aten
 Extremes = tuple[Float[Tensor, " _"], Float[Tensor, " _"]]
 """Lowest and highest value of each token."""
-Report = Callable[[int, int, float], None]
-"""Told after each ratio how many are done, of how many, and the least error so far."""
 
 
 def token_extremes(
@@ -61,9 +59,7 @@ def _within(ends: Float[Tensor, " _"], ratio: float) -> float:
 
 
 @torch.no_grad()
-def clip_tokens(
-    task: Task, inputs: Inputs, settings: TokenClipping, report: Report | None = None
-) -> dict[float, float]:
+def clip_tokens(task: Task, inputs: Inputs, settings: TokenClipping) -> dict[float, float]:
     """Set the ranges of every activation quantizer by the best ratio, weights in floating point.
 
     Samples are run sorted by length, padding cut off: no answer depends on it. A ratio is given up
@@ -73,7 +69,6 @@ def clip_tokens(
         task: a model and its quantizers.
         inputs: calibration samples, in the order in which they form batches.
         settings: the grid.
-        report: of progress.
 
     Returns:
         Mean squared error of the answers by ratio; infinite where given up.
@@ -89,12 +84,10 @@ def clip_tokens(
         module.enabled = False
     ratios = settings.ratios(min(m.grid.bits for m in acts.values()), _length(inputs))
     errors: dict[float, float] = {}
-    for place, ratio in enumerate(ratios):
+    for ratio in ratios:
         _set(acts, seen, ratio)
         best = min(errors.values(), default=float("inf"))
         errors[ratio] = _error(model, inputs, order, answers, best)
-        if report is not None:
-            report(place + 1, len(ratios), min(best, errors[ratio]))
     _set(acts, seen, min(ratios, key=lambda ratio: errors[ratio]))
     set_enabled(model, True)
     return errors

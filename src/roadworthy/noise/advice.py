@@ -4,15 +4,6 @@ from collections.abc import Sequence
 
 from roadworthy.noise.study import AS_BASE, Row, Rung
 
-SPOKEN = {
-    "top1": "accuracy",
-    "map50": "mAP50",
-    "map": "mAP",
-    "mask_map50": "mask mAP50",
-    "mask_map": "mask mAP",
-    "miou": "mean IoU",
-    "rmse": "RMSE",
-}
 INSTEAD = {
     "decode": "Serve with the decoder of training",
     "resize": "Serve with the resizer of training",
@@ -46,7 +37,7 @@ def advice(
             f"{count} {things} can show."
         )
     sentences = [
-        f"{INSTEAD[row.stage]}: {row.option} costs {_points(row)} of {SPOKEN.get(metric, metric)}."
+        f"{INSTEAD[row.stage]}: {row.option} costs {_points(row)} of {metric}."
         for row in _one_per_stage(felt)[:3]
     ]
     calm = len(measured) - len(felt)
@@ -60,7 +51,7 @@ def advice(
             f"The worst of each stage together cost {rungs[-1].loss.value:.1f} points, "
             f"{sum(rung.alone for rung in rungs):.1f} added up one by one."
         )
-    if metric == "rmse":
+    if metric == "RMSE":
         sentences.append("A point is a centimetre of RMSE.")
     return " ".join(sentences)
 
