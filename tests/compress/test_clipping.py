@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from roadworthy.compress import clipping
 from roadworthy.compress.activation import ActQuantizer
-from roadworthy.compress.clipping import clip, clip_tokens, shortened, token_extremes
+from roadworthy.compress.clipping import clip, clip_tokens, token_extremes
 from roadworthy.compress.engine import Task, prepare, whole_model
 from roadworthy.compress.methods import Method, MinMax, OutlierSuppression, TokenClipping
 from roadworthy.compress.place import Widths
 from roadworthy.compress.quantize import Plan, compress
 from roadworthy.core.backends import ACADEMIC
 from roadworthy.core.capture import capture
+from roadworthy.core.padding import shortened
 from roadworthy.errors import BadInput
 
 

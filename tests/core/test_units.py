@@ -4,9 +4,11 @@ import pytest
 import timm
 import torch
 from torch import nn
+from transformers import BertConfig, BertForSequenceClassification
 
 from roadworthy.core.capture import capture
 from roadworthy.core.extract import Part, extract, whole
+from roadworthy.core.models import HfText
 from roadworthy.core.units import partition
 from roadworthy.errors import BadModel
 
@@ -34,6 +36,30 @@ def test_units_are_the_blocks_and_chain_to_the_model(name: str) -> None:
             y = extract(graph, Part(unit.nodes, unit.entry, unit.exit))(y)
         torch.testing.assert_close(y, module(x), rtol=1e-4, atol=1e-5)
         assert torch.equal(extract(graph, whole(graph))(x), graph(x))
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_an_attention_mask_is_made_anew_in_every_layer_of_a_text_model(left: bool) -> None:
+    config = BertConfig(
+        vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=48, max_position_embeddings=24,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    module = HfText(BertForSequenceClassification(config)).eval()
+    x = torch.randint(5, 50, (3, 3, 9), generator=torch.Generator().manual_seed(1))
+    x[:, 1], x[:, 2] = 1, 0
+    x[1, 1, slice(4) if left else slice(5, 9)] = 0
+    graph = capture(module, x)
+    units = partition(graph)
+    layers = [f"model.bert.encoder.layer.{i}" for i in range(2)]
+    found = [unit.name for unit in units if unit.layers]
+    assert found == [*layers, "model.bert.pooler.dense", "model.classifier"]
+    y = x
+    with torch.no_grad():
+        for unit in units:
+            part = extract(graph, Part(unit.nodes, unit.entry, unit.exit))
+            y = part(y) if unit.entry.op == "placeholder" else part(y, x)
+        assert torch.equal(y, graph(x))
 
 
 def test_an_inverted_residual_without_skip_is_one_unit() -> None:

@@ -27,14 +27,14 @@ class Cache:
         self.memory, self.folder = memory, folder
         self.used = self.spilled = 0
 
-    def collect(self, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-        """`function` over `rows` ``[n ...]`` in batches, results joined along the first axis."""
+    def collect(self, function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+        """`function` over tensors ``[n ...]`` in batches, results joined along the first axis."""
         kept: Tensor | None = None
         with torch.no_grad():
-            for start in range(0, len(rows), BATCH):
-                part = function(rows[start : start + BATCH])
+            for start in range(0, len(rows[0]), BATCH):
+                part = function(*(each[start : start + BATCH] for each in rows))
                 if kept is None:
-                    kept = self._empty((len(rows), *part.shape[1:]), part)
+                    kept = self._empty((len(rows[0]), *part.shape[1:]), part)
                 kept[start : start + len(part)] = part
         assert kept is not None
         return kept

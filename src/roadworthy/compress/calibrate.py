@@ -1,6 +1,6 @@
 """Ranges of every quantizer, from the float network alone."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from roadworthy.compress.learn import quantizers
 from roadworthy.compress.methods import Method
 from roadworthy.compress.ranges import activation_range, histogram, weight_range
 from roadworthy.compress.rounding import WeightQuantizer
+from roadworthy.core.padding import tokens_of
 from roadworthy.errors import BadData, BadInput
 
 
@@ -34,17 +35,23 @@ def _largest_pair(rows: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def set_act_ranges(unit: nn.Module, batches: Iterable[Tensor], method: Method) -> None:
-    """Search the range of every activation quantizer in `unit`, fed with `batches` in float."""
+def set_act_ranges(unit: nn.Module, batches: Iterable[tuple[Tensor, ...]], method: Method) -> None:
+    """Search the range of every activation quantizer in `unit`, fed with `batches` in float.
+
+    The last tensor of each batch says what is padding, where they are texts.
+    """
     found = [module for module in quantizers(unit) if isinstance(module, ActQuantizer)]
+    kept: list[list[Tensor]] = [[] for _ in found]
     set_enabled(unit, False)
-    for module in found:
-        module.seen = []
     for batch in batches:
-        unit(batch)
+        for module in found:
+            module.seen = []
+        unit(*batch)
+        for module, tensors in zip(found, kept, strict=True):
+            tensors += [tokens_of(x, batch[-1]) for x in module.seen or []]
     set_enabled(unit, True)
-    for module in found:
-        tensors, module.seen = module.seen or [], None
+    for module, tensors in zip(found, kept, strict=True):
+        module.seen = None
         check_finite(*tensors)
         seen = histogram(tensors)
         module.set_range(
@@ -79,9 +86,3 @@ def held_out(count: int, one_in: int, what: str) -> Tensor:
             f"give at least {one_in}"
         )
     return torch.arange(count) % one_in == one_in - 1
-
-
-def in_batches(function: Callable[[Tensor], Tensor], x: Tensor, size: int = 64) -> Tensor:
-    """`function` over the rows of `x`, `size` at a time, results joined."""
-    with torch.no_grad():
-        return torch.cat([function(part) for part in x.split(size)])

@@ -9,7 +9,7 @@ quantized, answers closest to the float one.
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, fx, nn
 
 from roadworthy.compress.activation import ActQuantizer
@@ -18,6 +18,7 @@ from roadworthy.compress.engine import Task, whole_model
 from roadworthy.compress.methods import TokenClipping
 from roadworthy.compress.ranges import from_limits
 from roadworthy.compress.rounding import WeightQuantizer
+from roadworthy.core.padding import by_length, shortened, text_mask
 from roadworthy.core.predict import Inputs
 
 aten = torch.ops.aten
@@ -102,31 +103,6 @@ def _act(model: nn.Module, name: str) -> ActQuantizer:
 def _length(inputs: Inputs) -> int:
     """Tokens of a sample, as the step of the grid counts them: of a text what it is padded to."""
     return 1 if inputs.is_floating_point() else inputs.shape[-1]
-
-
-def text_mask(inputs: Inputs) -> Bool[Tensor, "b t"] | None:
-    """Which tokens of texts ``[b r t]`` are none of padding; None of images."""
-    return None if inputs.is_floating_point() else inputs[:, 1].bool()
-
-
-def shortened(inputs: Inputs) -> Tensor:
-    """Texts without the tokens at the right end that are padding in all of them.
-
-    >>> shortened(torch.tensor([[[7, 8, 0, 0], [1, 1, 0, 0]]])).shape
-    torch.Size([1, 2, 2])
-    """
-    mask = text_mask(inputs)
-    if mask is None:
-        return inputs
-    used = mask.any(0).nonzero()
-    return inputs[..., : int(used.max()) + 1 if len(used) else 1]
-
-
-def by_length(inputs: Inputs, size: int) -> list[Int[Tensor, " _"]]:
-    """Indices of samples of about equal length, `size` at a time; images in their order."""
-    mask = text_mask(inputs)
-    places = torch.arange(len(inputs)) if mask is None else mask.sum(1).argsort(stable=True).cpu()
-    return list(places.split(size))
 
 
 def _watched(

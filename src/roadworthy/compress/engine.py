@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
-from torch import fx
+from torch import Tensor, fx
 
 from roadworthy.compress.cache import Cache
-from roadworthy.compress.calibrate import in_batches, set_act_ranges, set_enabled, set_weight_ranges
+from roadworthy.compress.calibrate import set_act_ranges, set_enabled, set_weight_ranges
 from roadworthy.compress.learn import Outcome, Samples, reconstruct
 from roadworthy.compress.methods import Method, Pass
 from roadworthy.compress.place import Quantizers, Widths, place
@@ -14,6 +14,7 @@ from roadworthy.compress.resume import Finished
 from roadworthy.core.backends import Backend
 from roadworthy.core.extract import Part, extract, whole
 from roadworthy.core.memory import keep_freed_memory
+from roadworthy.core.padding import shortened, text_mask
 from roadworthy.core.predict import Inputs
 from roadworthy.core.units import Unit, data_nodes, partition
 from roadworthy.errors import BadModel
@@ -50,13 +51,22 @@ def part_of(task: Task, part: Part) -> fx.GraphModule:
 def calibrate(task: Task, images: Inputs, method: Method, backend: Backend) -> None:
     """Set all ranges from the float network (QDrop: on the first 256 images)."""
     set_weight_ranges(task.quantizers.modules.values(), method, backend.pair_limit)
-    x = images[: method.range_images]
+    cache = Cache(2**62)
+    x = tokens = shortened(images[: method.range_images])
     for unit in task.units:
-        module = part_of(task, Part(unit.nodes, unit.entry, unit.exit)).eval()
-        set_act_ranges(module, x.split(64), method)
+        part = Part(unit.nodes, unit.entry, unit.exit)
+        module = part_of(task, part).eval()
+        given = (x, *asked(part, tokens))
+        set_act_ranges(module, zip(*(each.split(64) for each in given), strict=True), method)
         set_enabled(module, False)
-        x = in_batches(module, x)
+        x = cache.collect(module, *given)
         set_enabled(module, True)
+
+
+def asked(part: Part, inputs: Inputs) -> tuple[Tensor, ...]:
+    """What the module of a part takes besides its input: of texts the tokens, but at the start."""
+    text = not inputs.is_floating_point() and part.entry.op != "placeholder"
+    return (inputs,) if text else ()
 
 
 @dataclass(frozen=True)
@@ -98,13 +108,14 @@ def run_pass(
     keep_freed_memory()
     outcomes: dict[str, Outcome] = {}
     cache = Cache(run.memory, run.finished.folder)
-    fp = quantized = images
+    fp = quantized = images = shortened(images)
     parts = _parts(task, settings)
     learning = [index for index, (_, _, learns) in enumerate(parts) if learns]
     for index, (name, part, learns) in enumerate(parts):
         module = part_of(task, part).eval()
         set_enabled(module, False)
-        target = cache.collect(module, fp)
+        besides = asked(part, images)
+        target = cache.collect(module, fp, *besides)
         set_enabled(module, True)
         if learns:
             key = f"{run.attempt}{number}-{index}"
@@ -113,12 +124,12 @@ def run_pass(
                 place = learning.index(index), len(learning)
                 report = _reporter(run.progress, name, settings.iterations, number, place)
                 seed = run.seed * 1_000_003 + number * 1009 + index
-                samples = Samples(fp, quantized, target)
+                samples = Samples(fp, quantized, target, besides, text_mask(images))
                 outcomes[name] = reconstruct(module, samples, settings, seed, report)
                 run.finished.save(key, module, asdict(outcomes[name]))
             else:
                 outcomes[name] = Outcome(**known)
-        quantized = cache.collect(module, quantized)
+        quantized = cache.collect(module, quantized, *besides)
         fp = target
     return outcomes
 

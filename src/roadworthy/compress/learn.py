@@ -6,21 +6,45 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from roadworthy.compress.activation import ActQuantizer, mix
 from roadworthy.compress.methods import Pass, Rounding
 from roadworthy.compress.rounding import Bias, WeightQuantizer
+from roadworthy.core.padding import cut, longest
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What a unit learns from, first axis the images: its inputs and its wanted output."""
+    """What a unit learns from, first axis the samples: its inputs and its wanted output.
 
-    fp: Float[Tensor, " n *s"]
-    quantized: Float[Tensor, " n *s"]
+    `besides` is given to it unquantized as well; `valid` says which tokens of texts count.
+    """
+
+    fp: Shaped[Tensor, " n *s"]
+    quantized: Shaped[Tensor, " n *s"]
     target: Float[Tensor, " n *r"]
+    besides: tuple[Tensor, ...] = ()
+    valid: Bool[Tensor, "n t"] | None = None
+
+    def at(self, rows: Tensor) -> "Samples":
+        """The samples at these indices; tokens that are padding in all of them are cut off."""
+        valid = None if self.valid is None else self.valid.index_select(0, rows)
+        length = None if valid is None else longest(valid)
+
+        def draw(of: Tensor) -> Tensor:
+            drawn = _draw(of, rows)
+            return drawn if length is None else cut(drawn, length)
+
+        fp = draw(self.fp)
+        return Samples(
+            fp,
+            fp if self.quantized is self.fp else draw(self.quantized),
+            draw(self.target),
+            tuple(map(draw, self.besides)),
+            None if valid is None else valid[:, :length],
+        )
 
 
 @dataclass(frozen=True)
@@ -68,9 +92,9 @@ def stepper(
     def take(step: int) -> Tensor:
         schedule(step)
         index = torch.randint(count, size, generator=generator, device=device)
-        target = _draw(samples.target, index)
-        out = unit(_input(samples, index, settings.keep_quantized_input, generator))
-        loss, grad = _loss(out, target, settings.loss)
+        drawn = samples.at(index)
+        out = unit(_input(drawn, settings.keep_quantized_input, generator), *drawn.besides)
+        loss, grad = _loss(out, drawn, settings.loss)
         optimiser.zero_grad(set_to_none=True)
         out.backward(grad)
         optimiser.step()
@@ -79,11 +103,10 @@ def stepper(
     return take
 
 
-def _input(samples: Samples, index: Tensor, keep: float, generator: torch.Generator) -> Tensor:
-    quantized = _draw(samples.quantized, index)
+def _input(samples: Samples, keep: float, generator: torch.Generator) -> Tensor:
     if samples.fp is samples.quantized or keep >= 1:
-        return quantized
-    return mix(_draw(samples.fp, index), quantized, keep, generator)
+        return samples.quantized
+    return mix(samples.fp, samples.quantized, keep, generator)
 
 
 def _draw(rows: Tensor, index: Tensor) -> Tensor:
@@ -93,16 +116,18 @@ def _draw(rows: Tensor, index: Tensor) -> Tensor:
     return rows.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
 
 
-def _loss(out: Tensor, target: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+def _loss(out: Tensor, samples: Samples, kind: str) -> tuple[Tensor, Tensor]:
     """Loss and its gradient by `out`: squared error summed over channels, averaged over the rest
-    (QDrop), or KL divergence of the logits averaged over samples."""
-    result = out.detach()
+    (QDrop) without padding, or KL divergence of the logits averaged over samples."""
+    result, target, valid = out.detach(), samples.target, samples.valid
     if kind == "kl":
         log_p, log_q = target.log_softmax(-1), result.log_softmax(-1)
         p = log_p.exp()
         return (p * (log_p - log_q)).sum(-1).mean(), (log_q.exp() - p) / len(out)
     rest = out.numel() / out.shape[1 if out.ndim == 4 else -1]
     error = result - target
+    if valid is not None and out.ndim == 3:
+        error, rest = error.mul_(valid[..., None]), max(1, int(valid.sum()))
     loss = torch.linalg.vector_norm(error).square() / rest
     return loss, error.mul_(2 / rest)
 
@@ -112,10 +137,9 @@ def evaluate(unit: nn.Module, samples: Samples, settings: Pass, limit: int = 256
     """Loss of the unit as deployed (hard rounding, no drop) on the first samples."""
     unit.eval()
     losses: list[float] = []
-    for start in range(0, min(limit, len(samples.fp)), settings.batch_size):
-        part = slice(start, start + settings.batch_size)
-        loss, _ = _loss(unit(samples.quantized[part]), samples.target[part], settings.loss)
-        losses.append(float(loss))
+    for rows in torch.arange(min(limit, len(samples.fp))).split(settings.batch_size):
+        part = samples.at(rows.to(samples.fp.device))
+        losses.append(float(_loss(unit(part.quantized, *part.besides), part, settings.loss)[0]))
     return sum(losses) / len(losses)
 
 

@@ -5,11 +5,12 @@ from dataclasses import replace
 from jaxtyping import Int
 from torch import Tensor, fx
 
-from roadworthy.compress.calibrate import held_out, in_batches
+from roadworthy.compress.calibrate import held_out
 from roadworthy.compress.engine import Run
 from roadworthy.compress.quantize import Compressed, Plan
 from roadworthy.compress.select import compress_best
 from roadworthy.compress.sensitivity import sensitivity
+from roadworthy.core.padding import in_batches
 from roadworthy.core.predict import Inputs
 from roadworthy.errors import BadInput
 

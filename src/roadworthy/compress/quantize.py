@@ -88,7 +88,9 @@ def learn(
 
 def augmented(images: Tensor, copies: int, seed: int) -> Tensor:
     """`images` followed by mirrored and shifted copies (an eighth of the side at most), in memory
-    with their channels last as all that units learn from."""
+    with their channels last as all that units learn from; texts as they are."""
+    if not images.is_floating_point():
+        return images
     generator = torch.Generator().manual_seed(seed)
     reach = images.shape[-1] // 8
     parts = [images]
@@ -106,7 +108,7 @@ def augmented(images: Tensor, copies: int, seed: int) -> Tensor:
             )
         parts.append(changed)
     joined = torch.cat(parts)
-    return joined.contiguous(memory_format=torch.channels_last) if joined.ndim == 4 else joined
+    return joined.contiguous(memory_format=torch.channels_last)
 
 
 def _check_images(images: Tensor, method: Method) -> None:

@@ -5,10 +5,11 @@ from typing import Any
 
 from torch import fx
 
-from roadworthy.compress.calibrate import held_out, in_batches
+from roadworthy.compress.calibrate import held_out
 from roadworthy.compress.engine import Run
 from roadworthy.compress.methods import Method
 from roadworthy.compress.quantize import Compressed, Plan, compress
+from roadworthy.core.padding import in_batches
 from roadworthy.core.predict import Inputs
 
 HELD_OUT = 8

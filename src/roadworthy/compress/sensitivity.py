@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from roadworthy.compress.calibrate import in_batches, set_enabled
+from roadworthy.compress.calibrate import set_enabled
 from roadworthy.compress.engine import Task, calibrate, prepare, whole_model
 from roadworthy.compress.place import Layer
 from roadworthy.compress.quantize import Plan
+from roadworthy.core.padding import in_batches
 from roadworthy.core.predict import Inputs
 from roadworthy.core.progress import track
 

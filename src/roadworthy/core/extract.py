@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from roadworthy.core.units import data_nodes
+from roadworthy.core.units import data_nodes, side_nodes
 from roadworthy.errors import BadModel
 
 aten = torch.ops.aten
@@ -28,7 +28,10 @@ class Placement:
 
 @dataclass(frozen=True)
 class Part:
-    """`nodes` of a graph between `entry` (their only outside tensor) and `exit`."""
+    """`nodes` of a graph between `entry` (their only outside tensor) and `exit`.
+
+    Of a text model they may ask for its tokens besides.
+    """
 
     nodes: Sequence[fx.Node]
     entry: fx.Node
@@ -51,7 +54,8 @@ def extract(
 ) -> fx.GraphModule:
     """A module that computes `part`, with `quantizers` inserted as `placement` says.
 
-    Parameters, buffers and quantizers are shared with `graph`, not copied.
+    Parameters, buffers and quantizers are shared with `graph`, not copied. Of a text model, a part
+    that does not begin with the tokens takes them as its second argument.
     """
     copier = _Copier(graph, part, placement or Placement())
     for node in part.nodes:
@@ -94,12 +98,20 @@ class _Copier:
         self.placement = placement
         self.entry = part.entry
         self.inside = set(part.nodes)
-        self.data = set(data_nodes(source))
-        self.input = self.graph.placeholder("x")
-        self.input.meta["val"] = part.entry.meta.get("val")
-        self.made: dict[fx.Node, fx.Node] = {part.entry: self.input}
+        self.data, self.side = set(data_nodes(source)), side_nodes(source)
+        self.inputs = [self._placeholder("x", part.entry)]
+        self.made: dict[fx.Node, fx.Node] = {part.entry: self.inputs[0]}
+        if self.side and part.entry.op != "placeholder":
+            tokens = data_nodes(source)[0]
+            self.inputs.append(self._placeholder("tokens", tokens))
+            self.made[tokens] = self.inputs[1]
         if part.entry.op == "placeholder":
             self._quantize_output(part.entry)
+
+    def _placeholder(self, name: str, of: fx.Node) -> fx.Node:
+        made = self.graph.placeholder(name)
+        made.meta["val"] = of.meta.get("val")
+        return made
 
     def take(self, node: fx.Node) -> fx.Node:
         made = self.graph.node_copy(node, self._argument)
@@ -123,16 +135,17 @@ class _Copier:
             return self.made[node]
         if node.target is aten.sym_size.int and node.args[0] not in self.inside:
             self.made[node] = self._size(node)
-        elif node in self.data:
+        elif node in self.data and node not in self.side:
             raise BadModel(f"{node.name} lies outside the part that starts at {self.entry.name}")
         else:
             self.made[node] = self.graph.node_copy(node, self._argument)
         return self.made[node]
 
     def _size(self, node: fx.Node) -> fx.Node:
-        """A size of a tensor outside, asked of the part's own input where the two are equal."""
+        """A size of a tensor outside, asked of the part's own inputs where the two are equal."""
         wanted = node.meta["val"]
-        for axis, size in enumerate(self.entry.meta["val"].shape):
-            if str(size) == str(wanted):
-                return self.graph.call_function(aten.sym_size.int, (self.input, axis))
+        for given in self.inputs:
+            for axis, size in enumerate(given.meta["val"].shape):
+                if str(size) == str(wanted):
+                    return self.graph.call_function(aten.sym_size.int, (given, axis))
         raise BadModel(f"size {wanted} of {node.args[0]} is unknown at {self.entry.name}")

@@ -13,6 +13,7 @@ import torch
 from torch import fx
 
 from roadworthy.core.capture import module_path
+from roadworthy.core.fold import attribute
 from roadworthy.errors import BadModel
 
 aten = torch.ops.aten
@@ -81,20 +82,45 @@ def data_nodes(graph: fx.GraphModule) -> list[fx.Node]:
     """Nodes that hold activations: everything that depends on the input and is no plain number."""
     found: dict[fx.Node, None] = {}
     for node in graph.graph.nodes:
-        plain = isinstance(node.meta.get("val"), torch.SymInt | int | float | bool)
         fed = node.op == "placeholder" or any(s in found for s in node.all_input_nodes)
-        if fed and not plain and node.op != "output":
+        if fed and not _is_number(node) and node.op != "output":
             found[node] = None
     return list(found)
 
 
+def side_nodes(graph: fx.GraphModule) -> set[fx.Node]:
+    """What the tokens of texts say without any weight, such as an attention mask.
+
+    It is alive from end to end of a network; a unit makes what it needs of it out of the tokens.
+    """
+    entry, *nodes = data_nodes(graph)
+    if entry.meta["val"].is_floating_point():
+        return set()
+    found, data = {entry}, {entry, *nodes}
+    for node in nodes:
+        inputs = node.all_input_nodes
+        if all(s in found or (s not in data and not _is_weight(graph, s)) for s in inputs):
+            found.add(node)
+    return found
+
+
+def _is_number(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.SymInt | int | float | bool)
+
+
+def _is_weight(graph: fx.GraphModule, node: fx.Node) -> bool:
+    value = attribute(graph, node)
+    return value is not None and value.is_floating_point() and value.ndim > 0
+
+
 def _segments(graph: fx.GraphModule) -> list[Segment]:
     """Shortest runs of data nodes between places where one tensor is alive; the input is first."""
-    nodes = data_nodes(graph)
+    side, (entry, *rest) = side_nodes(graph), data_nodes(graph)
+    nodes = [entry, *(node for node in rest if node not in side)]
     place = {node: index for index, node in enumerate(nodes)}
     last_use = [
-        max((place.get(user, len(nodes)) for user in node.users if _reads(user)), default=index)
-        for index, node in enumerate(nodes)
+        max((place.get(user, len(nodes)) for user in node.users if _reads(user, side)), default=i)
+        for i, node in enumerate(nodes)
     ]
     segments: list[Segment] = []
     run: Segment = []
@@ -108,9 +134,9 @@ def _segments(graph: fx.GraphModule) -> list[Segment]:
     return [*segments, run] if run else segments
 
 
-def _reads(user: fx.Node) -> bool:
+def _reads(user: fx.Node, side: set[fx.Node]) -> bool:
     """A size query keeps no tensor alive: a unit asks its own input instead."""
-    return user.target is not aten.sym_size.int
+    return user.target is not aten.sym_size.int and user not in side
 
 
 def _layers(segment: Iterable[fx.Node]) -> list[fx.Node]:

@@ -1,0 +1,61 @@
+"""Texts through the engine: padding decides nothing, learning helps."""
+
+import pytest
+import torch
+from small_transformers import captured, inputs, with_weights
+from torch import Tensor, fx
+
+from roadworthy.compress.activation import ActQuantizer
+from roadworthy.compress.engine import calibrate, prepare
+from roadworthy.compress.methods import Method, MinMax, Mse, QDropPlus, with_iterations
+from roadworthy.compress.place import Widths
+from roadworthy.compress.quantize import Plan, compress
+from roadworthy.core.backends import ACADEMIC
+
+
+def texts(count: int = 32) -> Tensor:
+    """Sentences ``[b r t]`` of one to nine tokens."""
+    rows = torch.cat([inputs("bert", batch=4)] * (count // 4))
+    random = torch.Generator().manual_seed(1)
+    rows[:, 0] = torch.randint(3, 50, rows[:, 0].shape, generator=random)
+    return rows
+
+
+def graph() -> fx.GraphModule:
+    return with_weights(captured("bert", "sdpa", torch.float32))
+
+
+def scribbled(x: Tensor) -> Tensor:
+    """The same texts with other ids in the padding."""
+    changed = x.clone()
+    changed[:, 0] = torch.where(x[:, 1].bool(), x[:, 0], 7)
+    assert not torch.equal(changed, x)
+    return changed
+
+
+def scales(x: Tensor, method: Method) -> list[float]:
+    task = prepare(graph(), ACADEMIC, Widths(8, 4, ()))
+    calibrate(task, x, method, ACADEMIC)
+    acts = [m for m in task.quantizers.modules.values() if isinstance(m, ActQuantizer)]
+    return [float(m.scale.detach()) for m in acts]
+
+
+@pytest.mark.parametrize("method", [MinMax(8, 4), Mse(8, 4)])
+def test_what_stands_in_the_padding_changes_no_range(method: Method) -> None:
+    assert scales(scribbled(texts()), method) == pytest.approx(scales(texts(), method), rel=1e-4)
+
+
+def test_tokens_beyond_the_longest_text_change_nothing() -> None:
+    padded = torch.nn.functional.pad(texts(), (0, 5))
+    assert scales(padded, Mse(8, 4)) == pytest.approx(scales(texts(), Mse(8, 4)), rel=1e-5)
+
+
+def test_reconstruction_brings_a_text_model_closer() -> None:
+    x, float_graph = texts(64), graph()
+    wanted = float_graph(x).detach()
+    errors = list[float]()
+    for method in (Mse(3, 3), with_iterations(QDropPlus(3, 3), 60)):
+        plan = Plan(method, ACADEMIC, Widths(3, 3, ()))
+        done = compress(float_graph, x, plan)
+        errors.append(float((done.module(x).detach() - wanted).square().mean()))
+    assert errors[1] < 0.7 * errors[0]
