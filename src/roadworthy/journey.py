@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, fx, nn
 
 from roadworthy.compress.engine import Progress, Run, prepare, whole_model
@@ -23,12 +22,14 @@ from roadworthy.compress.methods import (
     Method,
     MinMax,
     Mse,
+    OutlierSuppression,
     QDrop,
     QDropPlus,
     at_effort,
     with_batch_size,
     with_iterations,
 )
+from roadworthy.compress.migrate import migrate
 from roadworthy.compress.mixed import compress_within
 from roadworthy.compress.place import Widths, place
 from roadworthy.compress.quantize import Plan
@@ -38,12 +39,12 @@ from roadworthy.compress.sensitivity import sensitivity
 from roadworthy.core.backends import ACADEMIC, backend
 from roadworthy.core.batches import batches, join
 from roadworthy.core.capture import capture
-from roadworthy.core.data import Dataset, check_labels, load_data
-from roadworthy.core.extract import whole
-from roadworthy.core.images import Preprocess, preprocess_from
-from roadworthy.core.metrics import accuracy, correct, paired_bootstrap, wilson
-from roadworthy.core.models import LoadedModel, load_model
-from roadworthy.core.predict import Inputs, OneOfMany, TorchPredictor, predict, resolve_device
+from roadworthy.core.data import Dataset, load_data
+from roadworthy.core.images import Preprocess
+from roadworthy.core.inputs import Stages, preprocess_from
+from roadworthy.core.models import load_model
+from roadworthy.core.padding import in_batches, shortened
+from roadworthy.core.predict import Inputs, OneOfMany, resolve_device
 from roadworthy.core.runs import RunRecord, output_folder, peak_memory_mb, write_atomically
 from roadworthy.core.units import partition
 from roadworthy.deploy.bias import snap_biases
@@ -53,13 +54,14 @@ from roadworthy.deploy.latency import latencies
 from roadworthy.deploy.parity import assert_parity, compare
 from roadworthy.deploy.runtimes import OrtPredictor
 from roadworthy.deploy.store import fill, load_meaning, save_quantized
-from roadworthy.errors import BadData, BadModel
+from roadworthy.errors import BadData, BadInput
+from roadworthy.judging import identity, judge, judging_set
 from roadworthy.live import UnitProgress
 from roadworthy.noise.deployed import as_deployed
 from roadworthy.noise.mix import RandomPreprocess
 from roadworthy.requests import QuantizeRequest, Solver, parse_bits
 
-CALIBRATION_IMAGES = 1024
+CALIBRATION_IMAGES, CALIBRATION_TEXTS = 1024, 256
 PARITY_IMAGES = 1024
 BATCH = 64
 
@@ -78,12 +80,11 @@ class QuantizedModel:
         Raises:
             ParityError: the runtime disagrees on more than 0.5 % of them; nothing is written.
         """
-        batches = self.example.split(BATCH)
         with write_atomically(Path(path)) as temporary:
             facts = export_onnx(self.module, self.example[:2], temporary)
-            simulated = predict(IntegerPredictor(self.module), batches)
-            found = compare(simulated, predict(OrtPredictor(temporary), batches))
-            assert_parity(found, self.module, temporary, self.example[:BATCH])
+            simulated = in_batches(IntegerPredictor(self.module), self.example)
+            found = compare(simulated, in_batches(OrtPredictor(temporary), self.example))
+            assert_parity(found, self.module, temporary, shortened(self.example[:BATCH]))
         return {**asdict(facts), "parity": found.to_dict()}
 
 
@@ -130,6 +131,7 @@ def method_of(solver: Solver, weight_bits: int, act_bits: int, images: int) -> M
         "brecq": BRECQ,
         "qdrop": QDrop,
         "qdrop-plus": QDropPlus,
+        "outlier-suppression": OutlierSuppression,
     }
     method = kinds[solver.method](weight_bits, act_bits, tries=solver.tries)
     if solver.iterations is None:
@@ -154,11 +156,11 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
     start = time.perf_counter()
     out = output_folder(request.out, "quantize")
     loaded = load_model(request.model)
-    preprocess = preprocess_from(request.data.preprocess, loaded.preprocess)
+    preprocess = preprocess_from(request.data.preprocess, loaded.stages)
     dataset, images, labels, skipped = _calibration(request, preprocess)
     device = resolve_device(request.device)
     graph = capture(loaded.module, images[:1]).to(device)
-    judging = _judging_set(request.data.evaluation, graph)
+    judging = judging_set(request.data.evaluation, graph)
     scheme = request.scheme
     chosen = backend(scheme.backend, scheme.act_bits)
     method = method_of(request.solver, scheme.weight_bits, scheme.act_bits, len(images))
@@ -189,13 +191,13 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
     meaning["raised"] = done.facts.get("raised_to_8bit", [])
     with _together(out) as new:
         numbers = _deploy(module, graph.cpu(), images, new)
-        numbers |= _judge(request, judging, loaded, module, preprocess, new)
+        numbers |= judge(request, judging, loaded, module, preprocess, new)
         save_quantized(module, meaning, new)
         record = RunRecord(
             "quantize",
             config,
             request.seed,
-            {"calibration": _identity(dataset, skipped), **numbers.pop("data")},
+            {"calibration": identity(dataset, skipped), **numbers.pop("data")},
             {
                 **done.facts,
                 **numbers,
@@ -234,42 +236,31 @@ def _together(out: Path) -> Generator[Path]:
 
 
 def _calibration(
-    request: QuantizeRequest, preprocess: Preprocess
+    request: QuantizeRequest, preprocess: Stages
 ) -> tuple[Dataset, Tensor, Tensor, int]:
     dataset = load_data(request.data.calibration)
-    wanted = request.data.calib_size or min(CALIBRATION_IMAGES, len(dataset))
+    most = CALIBRATION_IMAGES if isinstance(preprocess, Preprocess) else CALIBRATION_TEXTS
+    wanted = request.data.calib_size or min(most, len(dataset))
     if wanted < len(dataset):
         dataset = dataset.subset(wanted, request.seed)
     elif wanted > len(dataset):
+        things = dataset.things
         raise BadData(
-            f"--calib-size {wanted} given and {dataset.spec} holds {len(dataset)} images; "
-            "give more images or a smaller --calib-size"
+            f"--calib-size {wanted} given and {dataset.spec} holds {len(dataset)} {things}; "
+            f"give more {things} or a smaller --calib-size"
         )
     read, stages = dataset, preprocess
     if request.data.calib_noise:
+        if not isinstance(preprocess, Preprocess):
+            raise BadInput("--calib-noise given to a text model; it is about decoders of images")
         read, stages = as_deployed(dataset, RandomPreprocess(preprocess), request.seed)
     parts = batches(read, stages, 64, request.data.skip_bad, "reading calibration images")
     images, labels = join(parts)
     return dataset, images, labels, len(parts.skipped)
 
 
-def _judging_set(spec: str | None, graph: fx.GraphModule) -> Dataset | None:
-    """The evaluation images, known to fit the model before anything is learned."""
-    shape = whole(graph).exit.meta["val"].shape
-    if len(shape) != 2:
-        raise BadModel(
-            f"the model answers {['batch', *shape[1:]]} where a classifier answers "
-            "[batch, classes]; wrap it in a module that returns the logits"
-        )
-    if spec is None:
-        return None
-    dataset = load_data(spec).labelled()
-    check_labels(dataset, int(shape[1]))
-    return dataset
-
-
 def _config(
-    request: QuantizeRequest, preprocess: Preprocess, backend_name: str, method: Method
+    request: QuantizeRequest, preprocess: Stages, backend_name: str, method: Method
 ) -> dict[str, Any]:
     return {
         "model": request.model,
@@ -285,17 +276,12 @@ def _config(
         "blocks": list(request.solver.blocks),
         "settings": asdict(method),
         "preprocess": preprocess.to_dict(),
-        "calib_noise": RandomPreprocess(preprocess).choices if request.data.calib_noise else None,
+        "calib_noise": _noise(preprocess) if request.data.calib_noise else None,
     }
 
 
-def _identity(dataset: Dataset, skipped: int) -> dict[str, Any]:
-    return {
-        "spec": dataset.spec,
-        "sha256": dataset.sha256,
-        "n": len(dataset) - skipped,
-        "skipped": skipped,
-    }
+def _noise(preprocess: Stages) -> Any:
+    return RandomPreprocess(preprocess).choices if isinstance(preprocess, Preprocess) else None
 
 
 def _deploy(module: fx.GraphModule, graph: nn.Module, images: Tensor, out: Path) -> dict[str, Any]:
@@ -323,36 +309,6 @@ def _deploy(module: fx.GraphModule, graph: nn.Module, images: Tensor, out: Path)
     }
 
 
-def _judge(
-    request: QuantizeRequest,
-    dataset: Dataset | None,
-    loaded: LoadedModel,
-    module: fx.GraphModule,
-    preprocess: Preprocess,
-    out: Path,
-) -> dict[str, Any]:
-    """Accuracy of the float, the simulated and the deployed model on the evaluation images."""
-    if dataset is None:
-        return {"data": {}}
-    parts = batches(dataset, preprocess, 64, request.data.skip_bad, "judging")
-    images, labels = join(parts)
-    forms = {
-        "float": TorchPredictor(loaded.module, "float"),
-        "simulated": IntegerPredictor(module),
-        "deployed": OrtPredictor(out / "model.onnx"),
-    }
-    answers = {name: predict(form, images.split(BATCH)) for name, form in forms.items()}
-    found: dict[str, Any] = {name: _score(a, labels) for name, a in answers.items()}
-    fp, low = (correct(answers[name], labels) for name in ("float", "deployed"))
-    found["change"] = paired_bootstrap(fp, low, request.seed)._asdict()
-    return {**found, "data": {"eval": _identity(dataset, len(parts.skipped))}}
-
-
-def _score(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> dict[str, Any]:
-    low, high = wilson(correct(logits, labels))
-    return {"metric": "top1", "value": accuracy(logits, labels), "ci": [low, high]}
-
-
 def load_quantized(folder: str | Path) -> fx.GraphModule:
     """The simulated model that `quantize_to_dir` left in `folder`, bit for bit.
 
@@ -361,8 +317,10 @@ def load_quantized(folder: str | Path) -> fx.GraphModule:
     """
     folder = Path(folder)
     meaning = load_meaning(folder)
-    module = load_model(meaning["model"]).module
-    graph = capture(module, torch.zeros(1, *meaning["input_shape"]))
+    loaded = load_model(meaning["model"])
+    graph = capture(loaded.module, loaded.example(meaning["input_shape"]))
+    if meaning["settings"]["migrate"]:
+        migrate(graph)
     weight_bits, act_bits = parse_bits(meaning["bits"])
     raised = dict.fromkeys(meaning["raised"], 8)
     widths = Widths(weight_bits, act_bits, tuple(meaning["keep_8bit"]), raised)
@@ -375,9 +333,9 @@ def load_quantized(folder: str | Path) -> fx.GraphModule:
 def list_blocks(model: str, image_size: int | None = None) -> list[dict[str, Any]]:
     """The units that reconstruction would work on, with their layers."""
     loaded = load_model(model)
-    channels, height, width = loaded.input_shape or (3, 32, 32)
-    side = (image_size, image_size) if image_size else (height, width)
-    graph = capture(loaded.module, torch.zeros(1, channels, *side))
+    channels, *sides = loaded.input_shape or (3, 32, 32)
+    shape = (channels, image_size, image_size) if image_size else (channels, *sides)
+    graph = capture(loaded.module, loaded.example(shape))
     quantizers = place(graph, ACADEMIC, Widths(8, 8))
     names = {layer.node: layer.name for layer in quantizers.layers}
     units = partition(graph, quantizers.placement.activations)

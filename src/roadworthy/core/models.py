@@ -4,13 +4,14 @@ import importlib.util
 import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any, assert_never
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.jit import ScriptModule
@@ -57,6 +58,10 @@ class LoadedModel:
     def stages(self) -> Stages | None:
         """What makes its inputs, of images or of texts."""
         return self.texts or self.preprocess
+
+    def example(self, shape: Sequence[int]) -> Tensor:
+        """One input of the right kind: an image of this shape, or a text."""
+        return torch.zeros(1, *shape) if self.texts is None else self.texts(("a",))[None]
 
 
 def load_model(model: str | nn.Module) -> LoadedModel:

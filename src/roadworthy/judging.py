@@ -1,0 +1,92 @@
+"""What a quantized model is worth on data that nothing was learned from."""
+
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor, fx
+
+from roadworthy.core.batches import batches, join
+from roadworthy.core.data import Dataset, check_labels, load_data
+from roadworthy.core.extract import whole
+from roadworthy.core.inputs import Stages
+from roadworthy.core.metrics import accuracy, correct, paired_bootstrap, wilson
+from roadworthy.core.models import LoadedModel
+from roadworthy.core.padding import in_batches
+from roadworthy.core.predict import TorchPredictor
+from roadworthy.deploy.integer import IntegerPredictor
+from roadworthy.deploy.runtimes import OrtPredictor
+from roadworthy.errors import BadModel
+from roadworthy.requests import QuantizeRequest
+
+
+def judging_set(spec: str | None, graph: fx.GraphModule) -> Dataset | None:
+    """The evaluation data, known to fit the model before anything is learned."""
+    shape = whole(graph).exit.meta["val"].shape
+    if len(shape) != 2:
+        raise BadModel(
+            f"the model answers {['batch', *shape[1:]]} where a classifier answers "
+            "[batch, classes]; wrap it in a module that returns the logits"
+        )
+    if spec is None:
+        return None
+    dataset = load_data(spec).labelled()
+    check_labels(dataset, int(shape[1]))
+    return dataset
+
+
+def judge(
+    request: QuantizeRequest,
+    dataset: Dataset | None,
+    loaded: LoadedModel,
+    module: fx.GraphModule,
+    preprocess: Stages,
+    out: Path,
+) -> dict[str, Any]:
+    """Accuracy of the float, the simulated and the deployed model on the evaluation data."""
+    if dataset is None:
+        return {"data": {}}
+    parts = batches(dataset, preprocess, 64, request.data.skip_bad, "judging")
+    inputs, labels = join(parts)
+    forms = {
+        "float": TorchPredictor(loaded.module, "float"),
+        "simulated": IntegerPredictor(module),
+        "deployed": OrtPredictor(out / "model.onnx"),
+    }
+    answers = {name: in_batches(form, inputs) for name, form in forms.items()}
+    found: dict[str, Any] = {name: _score(a, labels) for name, a in answers.items()}
+    fp, low = (correct(answers[name], labels) for name in ("float", "deployed"))
+    found["change"] = paired_bootstrap(fp, low, request.seed)._asdict()
+    found["against_float"] = against_float(answers["float"], answers["deployed"])
+    return {**found, "data": {"eval": identity(dataset, len(parts.skipped))}}
+
+
+def against_float(fp: Float[Tensor, "n k"], low: Float[Tensor, "n k"]) -> dict[str, float]:
+    """Share of equal classes, and mean squared error of the logits over their variance: finer than
+    accuracy, which hides answers that become right by chance.
+
+    >>> import torch
+    >>> fp = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
+    >>> against_float(fp, fp / 2)
+    {'agreement': 1.0, 'logit_error': 0.25}
+    """
+    spread = (fp - fp.mean(0)).square().mean().clamp(min=1e-30)
+    return {
+        "agreement": float((fp.argmax(1) == low.argmax(1)).double().mean()),
+        "logit_error": float((fp - low).square().mean() / spread),
+    }
+
+
+def _score(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> dict[str, Any]:
+    low, high = wilson(correct(logits, labels))
+    return {"metric": "top1", "value": accuracy(logits, labels), "ci": [low, high]}
+
+
+def identity(dataset: Dataset, skipped: int) -> dict[str, Any]:
+    """What a record says of data."""
+    return {
+        "spec": dataset.spec,
+        "sha256": dataset.sha256,
+        "n": len(dataset) - skipped,
+        "skipped": skipped,
+    }
