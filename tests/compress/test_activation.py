@@ -72,3 +72,26 @@ def test_gradient_is_lsqs(keep: float, layout: torch.memory_format) -> None:
     torch.testing.assert_close(got, y.grad, rtol=1e-4, atol=1e-5)
     expected = scale.grad / (x.numel() * 3) ** 0.5
     torch.testing.assert_close(got_scale, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_gradient_of_the_zero_point_is_lsq_pluss() -> None:
+    """Against automatic differentiation of the formula, straight through both roundings."""
+    x = 2 * torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    grad = torch.randn(5, 7, generator=torch.Generator().manual_seed(1))
+    module = quantizer(1.0)
+    module.zero_point.data.add_(0.3)
+    for parameter in module.parameters():
+        parameter.requires_grad_(True)
+    module(x).backward(grad)
+    scale, zero = (p.detach().clone().requires_grad_() for p in module.parameters())
+
+    def rounded(value: torch.Tensor) -> torch.Tensor:
+        return value.detach().round() + (value - value.detach())
+
+    code = rounded(x / scale) + rounded(zero)
+    code = torch.where((code >= 0) & (code <= 3), code, code.detach().clamp(0, 3))
+    ((code - rounded(zero)) * scale).backward(grad)
+    divisor = (x.numel() * 3) ** 0.5
+    for learned, wanted in zip(module.parameters(), (scale, zero), strict=True):
+        assert wanted.grad is not None
+        torch.testing.assert_close(learned.grad, wanted.grad / divisor)

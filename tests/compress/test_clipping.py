@@ -13,7 +13,14 @@ from roadworthy.compress import clipping
 from roadworthy.compress.activation import ActQuantizer
 from roadworthy.compress.clipping import clip, clip_tokens, token_extremes
 from roadworthy.compress.engine import Task, prepare, whole_model
-from roadworthy.compress.methods import Method, MinMax, OutlierSuppression, TokenClipping
+from roadworthy.compress.methods import (
+    Method,
+    MinMax,
+    OutlierSuppression,
+    TokenClipping,
+    fine_stage,
+    with_batch_size,
+)
 from roadworthy.compress.place import Widths
 from roadworthy.compress.quantize import Plan, compress
 from roadworthy.core.backends import ACADEMIC
@@ -123,7 +130,25 @@ def test_suppression_beats_the_extremes_where_gamma_blows_a_channel_up(texts: Te
 
     naive = error(MinMax(8, 6))
     assert error(replace(MinMax(8, 6), migrate=True)) < naive / 4
-    assert error(OutlierSuppression(8, 6)) < naive / 4
+    assert error(with_batch_size(OutlierSuppression(8, 6), 8)) < naive / 4
+
+
+def test_the_fine_stage_moves_activations_alone_and_helps(texts: Tensor) -> None:
+    graph = with_weights(captured("bert", "sdpa", torch.float32))
+    wanted = graph(texts).detach()
+    coarse = OutlierSuppression(8, 4, passes=())
+    found = list[tuple[float, list[Tensor]]]()
+    for method in (coarse, replace(coarse, passes=(fine_stage(2e-2, relative=True, steps=60),))):
+        plan = Plan(with_batch_size(method, 8), ACADEMIC, Widths(8, 4, ()))
+        module = compress(graph, texts, plan).module
+        state = module.state_dict()
+        codes = [value for name, value in state.items() if "_codes" in name]
+        found.append((float((module(texts).detach() - wanted).square().mean()), codes))
+        zeros = [v for n, v in state.items() if "act_" in n and "zero_point" in n]
+        assert all(0 <= float(z) <= 15 and float(z) == round(float(z)) for z in zeros)
+    (before, codes), (after, same) = found
+    assert after < 0.8 * before
+    assert all(map(torch.equal, codes, same))
 
 
 def test_bad_grids_are_refused() -> None:

@@ -1,6 +1,7 @@
 """Activation quantizer: learned step size with the drop of quantization.
 
-Source: LSQ (arXiv 1902.08153) for the gradient of the scale, QDrop (2203.05740) for the drop.
+Source: LSQ (arXiv 1902.08153) for the gradient of the scale, LSQ+ (2004.09576) for that of the zero
+point, QDrop (2203.05740) for the drop.
 """
 
 from typing import Any, cast
@@ -41,29 +42,35 @@ def dense(x: Tensor) -> Tensor:
 
 
 class _Quantize(torch.autograd.Function):
-    """Fake quantization by a learned scale, the result kept where `keep` is one."""
+    """Fake quantization by a learned scale and zero point, kept where `keep` is one.
+
+    The grid has its `ends` and `finer` times as many steps between them.
+    """
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any,
         x: Tensor,
         scale: Tensor,
+        zero_point: Tensor,
         keep: Tensor | None,
-        low: float,
-        high: float,
-        levels: int,
+        ends: tuple[int, int],
+        finer: float,
     ) -> Tensor:
-        ctx.divisor = (x.numel() * levels) ** 0.5  # LSQ's gradient scale
-        steps = x / scale
+        ctx.divisor = (x.numel() * ends[1]) ** 0.5  # LSQ's gradient scale
+        zero = round(float(zero_point))
+        low, high = (finer * (end - zero) for end in ends)
+        unit = scale if finer == 1 else scale / finer
+        steps = x / unit
         codes = steps.round().clamp_(low, high)
-        ctx.save_for_backward(steps, codes, keep)
-        ctx.limits = low, high
-        out = codes * scale
+        ctx.save_for_backward(steps, codes, keep, scale)
+        ctx.limits, ctx.finer = (low, high), finer
+        out = codes * unit
         return out if keep is None else torch.lerp(x, out, keep, out=out)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        steps, codes, keep = ctx.saved_tensors
+        steps, codes, keep, scale = ctx.saved_tensors
         low, high = ctx.limits
         if grad.stride() != steps.stride():
             grad = torch.empty_like(steps).copy_(grad)
@@ -71,9 +78,12 @@ class _Quantize(torch.autograd.Function):
         inside = torch.ops.aten.hardtanh_backward(kept, steps, low - 0.5, high + 0.5)
         # d out/d scale: code - step inside the grid, the end code outside of it
         slope = torch.dot(_flat(kept), _flat(codes)) - torch.dot(_flat(inside), _flat(steps))
+        shift = None
+        if ctx.needs_input_grad[2]:  # an end of the grid moves by a step, what is inside stays
+            shift = (inside.sum() - kept.sum()) * scale / ctx.divisor
         if keep is not None:
             inside = inside.sub_(kept).add_(grad)
-        return inside, slope / ctx.divisor, None, None, None, None
+        return inside, slope / (ctx.finer * ctx.divisor), shift, None, None, None
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -81,7 +91,7 @@ def _flat(x: Tensor) -> Tensor:
 
 
 class ActQuantizer(nn.Module):
-    """Per-tensor quantizer of an activation; `scale` is learned, `zero_point` fixed.
+    """Per-tensor quantizer of an activation; `scale` and `zero_point` can be learned.
 
     In training mode a fresh mask keeps the quantized value with probability `keep_quantized`
     elementwise, on a grid of the same ends and `finer` times as many steps; in eval mode it is the
@@ -97,13 +107,16 @@ class ActQuantizer(nn.Module):
         self.finer = 1.0
         self.generator = torch.Generator()
         self.scale = nn.Parameter(torch.ones(()))
-        self.register_buffer("zero_point", torch.zeros(()))
-        self.zero_point: Tensor
+        self.zero_point = nn.Parameter(torch.zeros(()), requires_grad=False)
 
     def set_range(self, scale: Tensor, zero_point: Tensor) -> None:
         """Fix the grid to `scale` and `zero_point`, both scalars."""
         self.scale.data.copy_(scale)
-        self.zero_point.copy_(zero_point)
+        self.zero_point.data.copy_(zero_point)
+
+    def harden(self) -> None:
+        """A learned zero point becomes a code of the grid."""
+        self.zero_point.data.round_().clamp_(self.grid.qmin, self.grid.qmax)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` on the grid; any shape, kept."""
@@ -118,7 +131,6 @@ class ActQuantizer(nn.Module):
         keep = None
         if self.keep_quantized < 1:
             keep = keep_mask(x, self.keep_quantized, self.generator)
-        zero, finer = float(self.zero_point), self.finer
-        scale = self.scale if finer == 1 else self.scale / finer
-        limits = finer * (grid.qmin - zero), finer * (grid.qmax - zero)
-        return cast(Tensor, _Quantize.apply(x, scale, keep, *limits, grid.qmax))
+        ends = (grid.qmin, grid.qmax)
+        learned = (self.scale, self.zero_point)
+        return cast(Tensor, _Quantize.apply(x, *learned, keep, ends, self.finer))

@@ -59,7 +59,7 @@ def _freeze_call(
         case ActQuantizer():
             grid = module.grid
             scale = _buffer(frozen, f"{name}_scale", module.scale.detach())
-            zero = _buffer(frozen, f"{name}_zero_point", module.zero_point)
+            zero = _buffer(frozen, f"{name}_zero_point", module.zero_point.detach())
             source = copied[node.args[0]]  # pyright: ignore[reportArgumentType]
             arguments = (source, scale, zero, grid.qmin, grid.qmax)
             made = call(ops.fake_quantize.default, arguments)

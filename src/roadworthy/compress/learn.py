@@ -69,8 +69,10 @@ def reconstruct(
     """
     begin = time.perf_counter()
     generator = torch.Generator(samples.fp.device).manual_seed(seed)
+    _enable_weights(unit, not settings.float_weights)
     first = evaluate(unit, samples, settings)
     if not _learnable(unit, settings):
+        _enable_weights(unit, True)
         return Outcome(first, first, 0.0)
     take_step = stepper(unit, samples, settings, generator)
     for step in range(settings.iterations):
@@ -78,7 +80,15 @@ def reconstruct(
         if report is not None and (step % 50 == 49 or step + 1 == settings.iterations):
             report(step + 1, float(loss))
     _harden(unit)
-    return Outcome(first, evaluate(unit, samples, settings), time.perf_counter() - begin)
+    last = evaluate(unit, samples, settings)
+    _enable_weights(unit, True)
+    return Outcome(first, last, time.perf_counter() - begin)
+
+
+def _enable_weights(unit: nn.Module, enabled: bool) -> None:
+    for module in quantizers(unit):
+        if isinstance(module, WeightQuantizer | Bias):
+            module.enabled = enabled
 
 
 def stepper(
@@ -189,6 +199,8 @@ def _prepare(
                 module.keep_quantized = settings.keep_quantized_inside
                 rate = act.rate(float(module.scale.detach())) if act else None
                 learn(module.scale, rate, True)
+                shifts = act.rate(module.grid.qmax) if act and act.zero_point else None
+                learn(module.zero_point, shifts, True)
             case Bias():
                 learn(module.bias, settings.bias_lr, True)
     optimiser = torch.optim.Adam(groups, fused=True)
@@ -220,7 +232,7 @@ def _pull(rounding: Rounding, share: float) -> tuple[float, float]:
 
 def _harden(unit: nn.Module) -> None:
     for module in quantizers(unit):
-        if isinstance(module, WeightQuantizer):
+        if isinstance(module, WeightQuantizer | ActQuantizer):
             module.harden()
         for parameter in module.parameters():
             parameter.requires_grad_(False)

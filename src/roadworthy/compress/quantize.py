@@ -19,6 +19,7 @@ from roadworthy.compress.migrate import migrate
 from roadworthy.compress.place import Widths
 from roadworthy.compress.rounding import WeightQuantizer
 from roadworthy.core.backends import Backend
+from roadworthy.core.padding import text_mask
 from roadworthy.core.predict import Inputs
 from roadworthy.errors import BadData
 
@@ -113,10 +114,17 @@ def augmented(images: Tensor, copies: int, seed: int) -> Tensor:
 
 def _check_images(images: Tensor, method: Method) -> None:
     needed = max((settings.batch_size for settings in method.passes), default=1)
+    things = "images" if images.is_floating_point() else "texts"
     if len(images) < needed:
         raise BadData(
-            f"{len(images)} calibration images given and a step draws {needed}; "
-            "give more images or a smaller --batch-size"
+            f"{len(images)} calibration {things} given and a step draws {needed}; "
+            f"give more {things} or a smaller --batch-size"
+        )
+    mask = text_mask(images)
+    if mask is not None and not bool(mask.any(1).all()):
+        raise BadData(
+            f"{int((~mask.any(1)).sum())} of {len(images)} calibration texts are padding alone; "
+            "check the tokenizer and the attention mask"
         )
     if not bool(torch.isfinite(images).all()):
         raise BadData("calibration images hold NaN or infinite values; check the preprocessing")
