@@ -9,14 +9,20 @@ from roadworthy.compress.activation import ActQuantizer
 from roadworthy.compress.learn import quantizers
 from roadworthy.compress.methods import Method
 from roadworthy.compress.ranges import activation_range, histogram, weight_range
-from roadworthy.compress.rounding import WeightQuantizer
+from roadworthy.compress.rounding import Table, WeightQuantizer
 from roadworthy.core.padding import tokens_of
 from roadworthy.errors import BadData, BadInput
+
+WORDS = 4096
+"""Rows of an embedding table, evenly spread, that its range is searched on."""
 
 
 def set_weight_ranges(modules: Iterable[nn.Module], method: Method, pair_limit: int | None) -> None:
     """Search the range of every weight and put its rounding at the float weight."""
     for module in modules:
+        if isinstance(module, Table):
+            words = module.weight[:: max(1, len(module.weight) // WORDS)].T
+            module.set_range(*weight_range(words, module.grid, method.weight_range))
         if not isinstance(module, WeightQuantizer):
             continue
         rows = module.weight.flatten(1)

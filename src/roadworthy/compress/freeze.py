@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx
 
 from roadworthy.compress.activation import ActQuantizer
-from roadworthy.compress.rounding import Bias, WeightQuantizer
+from roadworthy.compress.rounding import Bias, Table, WeightQuantizer
 from roadworthy.core.fold import add_buffer
 
 ops = torch.ops.roadworthy
@@ -49,7 +49,7 @@ def _freeze_call(
     name = str(node.target)
     call: Callable[[Any, tuple[Any, ...]], fx.Node] = frozen.graph.call_function
     match module:
-        case WeightQuantizer():
+        case WeightQuantizer() | Table():
             grid = module.grid
             codes = _buffer(frozen, f"{name}_codes", module.codes())
             scale = _buffer(frozen, f"{name}_scale", module.scale.detach())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from roadworthy.compress.activation import ActQuantizer, mix
 from roadworthy.compress.methods import Pass, Rounding
-from roadworthy.compress.rounding import Bias, WeightQuantizer
+from roadworthy.compress.rounding import Bias, Table, WeightQuantizer
 from roadworthy.core.padding import cut, longest
 
 
@@ -87,7 +87,7 @@ def reconstruct(
 
 def _enable_weights(unit: nn.Module, enabled: bool) -> None:
     for module in quantizers(unit):
-        if isinstance(module, WeightQuantizer | Bias):
+        if not isinstance(module, ActQuantizer):
             module.enabled = enabled
 
 
@@ -153,10 +153,10 @@ def evaluate(unit: nn.Module, samples: Samples, settings: Pass, limit: int = 256
     return sum(losses) / len(losses)
 
 
-def quantizers(unit: nn.Module) -> Iterable[WeightQuantizer | ActQuantizer | Bias]:
+def quantizers(unit: nn.Module) -> Iterable[WeightQuantizer | ActQuantizer | Bias | Table]:
     """Every quantizer in `unit`."""
     for module in unit.modules():
-        if isinstance(module, WeightQuantizer | ActQuantizer | Bias):
+        if isinstance(module, WeightQuantizer | ActQuantizer | Bias | Table):
             yield module
 
 
@@ -203,6 +203,8 @@ def _prepare(
                 learn(module.zero_point, shifts, True)
             case Bias():
                 learn(module.bias, settings.bias_lr, True)
+            case Table():
+                pass
     optimiser = torch.optim.Adam(groups, fused=True)
 
     def schedule(step: int) -> None:

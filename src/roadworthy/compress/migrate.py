@@ -6,7 +6,7 @@ up, is gone from it. Linears take ``g`` into the columns of their weight, everyt
 ``g * LN'``, so the network computes what it did. All is read off the graph's operators and shapes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -87,13 +87,20 @@ def movable(gamma: Float[Tensor, " d"], beta: Float[Tensor, " d"]) -> Bool[Tenso
     return (size > NEAR_ZERO * size.median()) & (beta.double().abs() <= FAR * size)
 
 
-def migrate(graph: fx.GraphModule) -> tuple[Migration, ...]:
+def migrate(
+    graph: fx.GraphModule, gains: Mapping[str, Float[Tensor, " d"]] | None = None
+) -> tuple[Migration, ...]:
     """Migrate, in place, every LayerNorm of a captured graph that an inner linear reads.
 
     A linear absorbs ``g``, directly or behind operators that leave the channels last and in order,
     into a copy of its weight (computed in float64, kept in the weight's type); calls that share
     weight and norm share the copy. A head, the linear that no layer follows, absorbs nothing: the
     last norm stays, as in the paper, and a tied head stays tied.
+
+    Args:
+        graph: from `roadworthy.core.capture.capture`.
+        gains: ``g`` by the name of a norm's gamma, in place of gamma itself; norms that are not
+            named stay. Any ``g`` but 0 leaves the function as it is.
 
     Returns:
         One entry per norm in order of execution; those left alone say why.
@@ -113,7 +120,8 @@ def migrate(graph: fx.GraphModule) -> tuple[Migration, ...]:
     found: list[Migration] = []
     for node in list(graph.graph.nodes):
         if node.target is aten.layer_norm.default:
-            found.append(_migrate(node, constants, inner))
+            gain = _gain(graph, node, gains)
+            found.append(_migrate(node, gain, constants, inner))
         elif node.target is aten.rms_norm.default or _is_root_mean_square(node):
             reason = "RMSNorm: migration is stated for LayerNorm; without beta there is no LN'"
             found.append(Migration(_path(node), refused=reason))
@@ -161,9 +169,10 @@ class _Constants:
             reader.update_arg(position, self.graph.graph.get_attr(self._made[key]))
 
 
-def _migrate(norm: fx.Node, constants: _Constants, inner: set[fx.Node]) -> Migration:
+def _migrate(
+    norm: fx.Node, gain: _Gain | str, constants: _Constants, inner: set[fx.Node]
+) -> Migration:
     graph = constants.graph
-    gain = _gain(graph, norm)
     if isinstance(gain, str):
         return Migration(_path(norm), refused=gain)
     reads = _reads(norm, lambda user: user in inner and _can_absorb(graph, user, gain))
@@ -184,7 +193,7 @@ def _affine(norm: fx.Node) -> list[int]:
     return [at for at, given in enumerate(norm.args[:4]) if at >= 2 and given is not None]
 
 
-def _gain(graph: fx.GraphModule, norm: fx.Node) -> _Gain | str:
+def _gain(graph: fx.GraphModule, norm: fx.Node, gains: Mapping[str, Tensor] | None) -> _Gain | str:
     """What moves out of `norm`, or why nothing does."""
     places = _affine(norm)
     given = [attribute(graph, norm.args[place]) for place in places]
@@ -197,12 +206,16 @@ def _gain(graph: fx.GraphModule, norm: fx.Node) -> _Gain | str:
         return (
             f"gamma has {gamma.ndim} axes and is {gamma.dtype}; one, of the values' type, may move"
         )
-    moves = movable(gamma, torch.zeros_like(gamma) if beta is None else beta)
-    gain = torch.where(moves, gamma.double(), 1.0)
+    names = [str(getattr(norm.args[place], "target", None)) for place in places]
+    if gains is None:
+        moves = movable(gamma, torch.zeros_like(gamma) if beta is None else beta)
+        gain = torch.where(moves, gamma.double(), 1.0)
+    else:
+        gain = gains.get(names[0], torch.ones_like(gamma)).double()
+        moves = gain != 1
     if bool((gain == 1).all()):
         return "nothing to move: every gamma is one, zero or far smaller than its beta"
-    key = " ".join(str(getattr(norm.args[place], "target", None)) for place in places)
-    return _Gain(gain, moves, key)
+    return _Gain(gain, moves, " ".join(names))
 
 
 def _restore(

@@ -7,7 +7,7 @@ import torch
 from torch import fx, nn
 
 from roadworthy.compress.activation import ActQuantizer
-from roadworthy.compress.rounding import Bias, WeightQuantizer
+from roadworthy.compress.rounding import Bias, Table, WeightQuantizer
 from roadworthy.core.backends import Backend
 from roadworthy.core.capture import module_path
 from roadworthy.core.extract import Placement
@@ -84,7 +84,8 @@ def place(graph: fx.GraphModule, backend: Backend, widths: Widths) -> Quantizers
     """Make the quantizers of `graph` (ranges still unset) and say where they sit."""
     layers = [node for node in data_nodes(graph) if node.target in LAYERS]
     weighted = [node for node in layers if attribute(graph, _weight(node)) is not None]
-    edge = {"first": weighted[:1], "last": weighted[-1:]}
+    tables = [n for n in graph.graph.nodes if attribute(graph, _table(n)) is not None]
+    edge = {"first": tables or weighted[:1], "last": weighted[-1:]}
     kept = {node for key in widths.keep_8bit for node in edge.get(key, ())}
     last = {*edge["last"]} if "last" in widths.keep_8bit else set[fx.Node]()
     sources = _sources(graph, layers, backend)
@@ -114,6 +115,12 @@ def place(graph: fx.GraphModule, backend: Backend, widths: Widths) -> Quantizers
         if bias is not None:
             modules[f"bias_{node.name}"] = Bias(bias)
             biases[node] = f"bias_{node.name}"
+    for node in tables:
+        name, value = f"table_{node.name}", attribute(graph, _table(node))
+        assert value is not None
+        bits = max(widths.weights, 8 if node in kept else 0)
+        modules[name] = Table(value, backend.weight_grid(bits))
+        weights[node] = name
     placement = Placement(activations, weights, biases)
     return Quantizers(modules, placement, _layers(layers, placement), _float_ops(graph, placement))
 
@@ -131,6 +138,10 @@ def _layers(nodes: list[fx.Node], placement: Placement) -> tuple[Layer, ...]:
 
 def _weight(node: fx.Node) -> object:
     return node.args[1] if node.target in _WEIGHTED else None
+
+
+def _table(node: fx.Node) -> object:
+    return node.args[0] if node.target is aten.embedding.default else None
 
 
 def _source(node: fx.Node) -> fx.Node:

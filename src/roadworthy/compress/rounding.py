@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from roadworthy.core.grid import Grid, along
+from roadworthy.core.grid import Grid, along, quantize
 
 GAMMA, ZETA = -0.1, 1.1
 """Stretch of the rectified sigmoid."""
@@ -173,3 +173,34 @@ class Bias(nn.Module):
     def forward(self) -> Tensor:
         """The bias, ``[c]``."""
         return self.bias if self.enabled else self.original
+
+
+class Table(nn.Module):
+    """An embedding table ``[k d]`` rounded to the nearest codes; one step per feature, so that the
+    codes of a token need no more than one vector of steps."""
+
+    def __init__(self, weight: Tensor, grid: Grid) -> None:
+        super().__init__()
+        self.grid, self.axis, self.enabled = grid, 1, True
+        self.register_buffer("weight", weight.detach().clone())
+        self.register_buffer("scale", torch.ones(weight.shape[1]))
+        self.register_buffer("zero_point", torch.zeros(weight.shape[1]))
+        self.weight: Tensor
+        self.scale: Tensor
+        self.zero_point: Tensor
+
+    def set_range(self, scale: Tensor, zero_point: Tensor) -> None:
+        """Fix the grid to ``scale[d]``, ``zero_point[d]``."""
+        self.scale.copy_(scale)
+        self.zero_point.copy_(zero_point)
+
+    def codes(self) -> Tensor:
+        """Integer codes in the grid's own type, the table's shape."""
+        codes = quantize(self.weight, self.scale, self.zero_point, self.grid, axis=1)
+        return codes.to(self.grid.dtype)
+
+    def forward(self) -> Tensor:
+        """The table as the model sees it."""
+        if not self.enabled:
+            return self.weight
+        return (self.codes().to(self.scale.dtype) - self.zero_point) * self.scale

@@ -15,7 +15,8 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Placement:
-    """Which quantizer sits where: behind a node's output, and in front of a layer's weight.
+    """Which quantizer sits where: behind a node's output, and in front of a layer's weight, or of
+    an embedding's table.
 
     Values are names of sub-modules: an activation's is called with the tensor, a weight's and a
     bias's with nothing; all return the tensor to use instead.
@@ -114,14 +115,18 @@ class _Copier:
         return made
 
     def take(self, node: fx.Node) -> fx.Node:
+        self.made[node] = self._copied(node)
+        self._quantize_output(node)
+        return self.made[node]
+
+    def _copied(self, node: fx.Node) -> fx.Node:
         made = self.graph.node_copy(node, self._argument)
-        for position, names in ((1, self.placement.weights), (2, self.placement.biases)):
+        weight = 0 if node.target is aten.embedding.default else 1
+        for position, names in ((weight, self.placement.weights), (2, self.placement.biases)):
             if node in names:
                 with self.graph.inserting_before(made):
                     made.update_arg(position, self.graph.call_module(names[node]))
-        self.made[node] = made
-        self._quantize_output(node)
-        return self.made[node]
+        return made
 
     def _quantize_output(self, node: fx.Node) -> None:
         name = self.placement.activations.get(node)
@@ -138,7 +143,7 @@ class _Copier:
         elif node in self.data and node not in self.side:
             raise BadModel(f"{node.name} lies outside the part that starts at {self.entry.name}")
         else:
-            self.made[node] = self.graph.node_copy(node, self._argument)
+            self.made[node] = self._copied(node)
         return self.made[node]
 
     def _size(self, node: fx.Node) -> fx.Node:

@@ -5,22 +5,19 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float
 from torch import Tensor
 
-from roadworthy.core.predict import Predictor
+from roadworthy.core.predict import Inputs, Predictor
 from roadworthy.errors import BadInput
 
 
-def latency(
-    predictor: Predictor, example: Float[Tensor, "b c h w"], repeats: int = 30
-) -> dict[str, float]:
+def latency(predictor: Predictor, example: Inputs, repeats: int = 30) -> dict[str, float]:
     """Milliseconds per call on `example`: ``median_ms``, ``p10`` and ``p90``."""
     return latencies({"one": predictor}, example, repeats)["one"]
 
 
 def latencies(
-    predictors: Mapping[str, Predictor], example: Float[Tensor, "b c h w"], repeats: int = 30
+    predictors: Mapping[str, Predictor], example: Inputs, repeats: int = 30
 ) -> dict[str, dict[str, float]]:
     """`latency` of several predictors by name, one call of each per round after a warm-up."""
     if repeats < 1:

@@ -74,6 +74,9 @@ def saturates(codes: Array, axis: int = 0, limit: int = 128) -> bool:
 def emit_weight(node: ir.Node, widen: bool = True) -> None:
     """Replace one Dequantize placeholder; without `widen` the codes are dequantized as they are."""
     name = name_of(node.outputs[0])
+    if all(user.op_type == "Gather" for user in node.outputs[0].consumers()):
+        _emit_table(node, name)
+        return
     codes, scale, zero = (array_of(value, f"a part of weight {name}") for value in node.inputs)
     axis, bits = int_of(node, "axis"), int_of(node, "bits")
     dtype = _CONTAINERS[str(codes.dtype), Grid(bits).container_bits]
@@ -92,6 +95,31 @@ def emit_weight(node: ir.Node, widen: bool = True) -> None:
         scale = scale / np.float32(target.factor)
     inputs = [value, writer.constant("scale", scale), offset]
     writer.replace(writer.node("DequantizeLinear", inputs, "float", {"axis": axis}))
+
+
+def _emit_table(node: ir.Node, name: str) -> None:
+    """Codes of an embedding are looked up as they are and dequantized behind the Gather: before it,
+    the runtime would do so with the whole table. Narrow codes become bytes once, at load."""
+    codes, scale, zero = (array_of(value, f"a part of table {name}") for value in node.inputs)
+    bits = int_of(node, "bits")
+    table = Writer(node, name).constant(
+        "codes", codes.astype(_CONTAINERS[str(codes.dtype), Grid(bits).container_bits])
+    )
+    if Grid(bits).container_bits < 8:
+        to = ir.DataType.from_numpy(codes.dtype)
+        table = Writer(node, name).node("Cast", [table], "bytes", {"to": to})
+    for user in list(node.outputs[0].consumers()):
+        writer = Writer(user, name_of(user.outputs[0]))
+        found = ir.node("Gather", [table, user.inputs[1]], {"axis": int_of(user, "axis")})
+        grid = [
+            writer.constant("scale", scale.astype(np.float32)),
+            writer.constant("zero_point", zero.astype(codes.dtype)),
+        ]
+        inputs = [writer.insert(found, "codes_found"), *grid]
+        writer.replace(writer.node("DequantizeLinear", inputs, "float", {"axis": -1}))
+    graph = node.graph
+    assert graph is not None
+    graph.remove(node, safe=True)
 
 
 def plan(centred: Array, zero: Array, axis: int, bits: int, meeting: Meeting) -> Target | None:
