@@ -83,9 +83,8 @@ def main() -> None:
     wanted = in_batches(graph, x)
     if given.inflate != 1:
         inflate(graph, given.inflate)
-        print(
-            f"outliers of {given.inflate}: float differs by {float((in_batches(graph, x) - wanted).abs().max()):.1e}"
-        )
+        moved = float((in_batches(graph, x) - wanted).abs().max())
+        print(f"outliers of {given.inflate}: float differs by {moved:.1e}")
     cells = [(c, m, s) for c in given.columns for m in given.methods for s in given.seeds]
     for column, name, seed in track(cells, "cells"):
         path = given.out / f"{name}-{column}-{given.inflate}-{seed}.json"

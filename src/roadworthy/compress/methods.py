@@ -165,6 +165,11 @@ class Method:
             if not 2 <= bits <= 8:
                 raise BadInput(f"{bits} bits given; 2 to 8 are allowed")
 
+    @property
+    def suppresses(self) -> bool:
+        """Whether outliers of transformers are dealt with."""
+        return self.migrate or self.clip is not None
+
 
 @dataclass(frozen=True)
 class MinMax(Method):

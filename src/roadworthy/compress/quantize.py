@@ -15,7 +15,8 @@ from roadworthy.compress.engine import Run, Task, calibrate, prepare, run_pass, 
 from roadworthy.compress.freeze import freeze
 from roadworthy.compress.learn import Outcome
 from roadworthy.compress.methods import Method
-from roadworthy.compress.migrate import migrate
+from roadworthy.compress.migrate import Migration, migrate
+from roadworthy.compress.outliers import norm_outliers
 from roadworthy.compress.place import Widths
 from roadworthy.compress.rounding import WeightQuantizer
 from roadworthy.core.backends import Backend
@@ -60,31 +61,59 @@ def compress(
         BadData: fewer images than a step needs.
         BadInput: activations that are not finite.
     """
-    task, outcomes = learn(graph, images, plan, run or Run())
-    model = whole_model(task)
-    return Compressed(freeze(model), _facts(task, outcomes))
+    learned = learn(graph, images, plan, run or Run())
+    facts = _facts(learned.task, learned.outcomes)
+    if learned.suppressed is not None:
+        facts["suppression"] = asdict(learned.suppressed)
+    return Compressed(freeze(whole_model(learned.task)), facts)
 
 
-def learn(
-    graph: fx.GraphModule, images: Inputs, plan: Plan, run: Run
-) -> tuple[Task, Sequence[dict[str, Outcome]]]:
+@dataclass(frozen=True)
+class Suppressed:
+    """What became of the outliers: norms before and after migration, and clipping's losses."""
+
+    migrations: tuple[Migration, ...]
+    before: dict[str, dict[str, Any]]
+    after: dict[str, dict[str, Any]]
+    clipping: dict[float, float] | None
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Quantizers with their ranges, the passes' outcomes, and what was done about outliers."""
+
+    task: Task
+    outcomes: Sequence[dict[str, Outcome]]
+    suppressed: Suppressed | None
+
+
+def learn(graph: fx.GraphModule, images: Inputs, plan: Plan, run: Run) -> Learned:
     """Ranges and all passes of a method; the quantizers are still modules afterwards."""
     method = plan.method
     _check_images(images, method)
+    shown = images[: method.range_images]
+    before, moved = (norm_outliers(graph, shown) if method.suppresses else {}), ()
     if method.migrate:
         graph = deepcopy(graph)
-        migrate(graph)
+        moved = migrate(graph)
     task = prepare(graph, plan.backend, plan.widths, plan.blocks)
     for module in task.quantizers.modules.values():
         module.to(images.device)
+    losses = None
     if method.clip is None:
         calibrate(task, images, method, plan.backend)
     else:
         set_weight_ranges(task.quantizers.modules.values(), method, plan.backend.pair_limit)
-        clip_tokens(task, images[: method.range_images], method.clip)
-    shown = augmented(images, method.augment, run.seed)
-    passes = enumerate(method.passes)
-    return task, [run_pass(task, shown, settings, run, number) for number, settings in passes]
+        losses = clip_tokens(task, shown, method.clip)
+    learned_from = augmented(images, method.augment, run.seed)
+    outcomes = [
+        run_pass(task, learned_from, settings, run, number)
+        for number, settings in enumerate(method.passes)
+    ]
+    if not method.suppresses:
+        return Learned(task, outcomes, None)
+    after = norm_outliers(graph, shown) if method.migrate else before
+    return Learned(task, outcomes, Suppressed(moved, before, after, losses))
 
 
 def augmented(images: Tensor, copies: int, seed: int) -> Tensor:
