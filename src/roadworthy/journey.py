@@ -46,6 +46,7 @@ from roadworthy.core.models import load_model
 from roadworthy.core.padding import in_batches, shortened
 from roadworthy.core.predict import Inputs, OneOfMany, resolve_device
 from roadworthy.core.runs import RunRecord, output_folder, peak_memory_mb, write_atomically
+from roadworthy.core.texts import TextInput
 from roadworthy.core.units import partition
 from roadworthy.deploy.bias import snap_biases
 from roadworthy.deploy.export import export_onnx
@@ -185,6 +186,8 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
             done = compress_within(graph, images.to(device), labels, plan, run, scheme.max_drop)
     if request.sensitivity and scheme.max_drop is None:
         done.facts["sensitivity"] = sensitivity(graph, images.to(device), plan)
+    if isinstance(preprocess, TextInput):
+        _name_tokens(done.facts, preprocess)
     module = done.module.cpu()
     snap_biases(module)
     meaning = {**config, "input_shape": list(images.shape[1:]), "layers": done.facts["layers"]}
@@ -209,6 +212,14 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
     write_report([out], out / "report.html")
     finished.clear()
     return record
+
+
+def _name_tokens(facts: dict[str, Any], texts: TextInput) -> None:
+    """Beside the ids of tokens that carry outliers, what they are."""
+    for row in facts.get("suppression", {}).get("norms", ()):
+        for told in (row["before"], row["after"]):
+            if told is not None:
+                told["names"] = texts.names([token for token, _ in told["tokens"]])
 
 
 def digest(module: nn.Module) -> str:

@@ -109,7 +109,9 @@ def _values(result: dict[str, Any]) -> str:
 def _parity(result: dict[str, Any]) -> str:
     match result.get("parity"):
         case {"agreement": float() | int() as share, "n": int() as n}:
-            return f"agreement  deployed is simulated on {_percent(share)} of {n} images"
+            spec = str((result.get("config") or {}).get("data", ""))
+            things = "texts" if spec.startswith("text:") else "images"
+            return f"agreement  deployed is simulated on {_percent(share)} of {n} {things}"
         case _:
             return ""
 

@@ -121,7 +121,7 @@ def _input(samples: Samples, keep: float, generator: torch.Generator) -> Tensor:
 
 def _draw(rows: Tensor, index: Tensor) -> Tensor:
     """The rows ``[n c h w]`` at `index`, in memory as `rows` are: with channels last or not."""
-    if rows.is_contiguous():
+    if rows.ndim != 4 or rows.is_contiguous():
         return rows.index_select(0, index)
     return rows.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ def compress(
     learned = learn(graph, images, plan, run or Run())
     facts = _facts(learned.task, learned.outcomes)
     if learned.suppressed is not None:
-        facts["suppression"] = asdict(learned.suppressed)
+        facts["suppression"] = _suppression(learned.suppressed)
     return Compressed(freeze(whole_model(learned.task)), facts)
 
 
@@ -181,6 +182,18 @@ def _facts(task: Task, outcomes: Sequence[dict[str, Outcome]]) -> dict[str, Any]
         "float_ops": [f"{name} x{n}" for name, n in task.quantizers.float_ops.items()],
         "weight_histograms": histograms[:: max(1, len(histograms) // 6)],
     }
+
+
+def _suppression(found: Suppressed) -> dict[str, Any]:
+    norms = [
+        {"norm": name, "before": told, "after": found.after.get(name)}
+        for name, told in found.before.items()
+    ]
+    errors = found.clipping or {}
+    losses = [{"ratio": r, "loss": e if isfinite(e) else None} for r, e in errors.items()]
+    best = min(errors, key=lambda ratio: errors[ratio], default=None)
+    moved = [asdict(migration) for migration in found.migrations]
+    return {"migrations": moved, "norms": norms, "clipping": losses, "clip_ratio": best}
 
 
 def _layer_facts(task: Task, index: int) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Tokenizers are those of Hugging Face: the fast one (Rust) and, for WordPiece voc
 one (Python), which newer versions of transformers hand out only under the name of legacy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import lru_cache
@@ -91,6 +91,10 @@ class TextInput:
         if self.padding != "longest":
             return stacked
         return stacked[..., : max(1, int(stacked[:, 1].sum(1).max()))]
+
+    def names(self, ids: Sequence[int]) -> list[str]:
+        """The tokens of these ids, as the vocabulary writes them."""
+        return [str(name) for name in _loaded(self).convert_ids_to_tokens(list(ids))]
 
     def missing(self) -> str | None:
         """What keeps its tokenizer from running here."""

@@ -50,6 +50,11 @@ class Facts:
     float_bytes: float | None
     quantized_bytes: float | None
 
+    @property
+    def things(self) -> str:
+        """What it was measured on: images or texts."""
+        return things(self.tree)
+
     def score(self, form: str) -> Score | None:
         """The score of a form: float, simulated or deployed."""
         return next((score for score in self.scores if score.form == form), None)
@@ -93,6 +98,11 @@ def read_facts(tree: Tree, directory: Path) -> Facts:
         float_bytes=tree.number("files.float_onnx_bytes"),
         quantized_bytes=tree.number("files.quantized_onnx_bytes"),
     )
+
+
+def things(tree: Tree) -> str:
+    """What the data of a run are."""
+    return "texts" if (tree.text("config.data") or "").startswith("text:") else "images"
 
 
 def metric_name(tree: Tree) -> str:

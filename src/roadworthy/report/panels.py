@@ -66,7 +66,7 @@ def tiles(facts: Facts, tree: Tree) -> tuple[Tile, ...]:
         )
         tiles.append(Tile(words.points(final.value), facts.metric, detail))
     if facts.agreement is not None:
-        n = f" on {facts.images} images" if facts.images else ""
+        n = f" on {facts.images} {facts.things}" if facts.images else ""
         tiles.append(
             Tile(words.percent(facts.agreement), f"deployed = simulated{n}", "needs 99.5 %")
         )
@@ -90,11 +90,15 @@ def accuracy(facts: Facts, tree: Tree) -> Figure | None:
     rows = [(FORMS.get(s.form, s.form), s.value, s.low, s.high) for s in facts.scores]
     bounded = any(score.low is not None for score in facts.scores)
     n = judged(tree)
-    note = f"{facts.metric[:1].upper()}{facts.metric[1:]}" + (f" on {n} images" if n else "")
+    note = f"{facts.metric[:1].upper()}{facts.metric[1:]}" + (
+        f" on {n} {facts.things}" if n else ""
+    )
     note += "; the line is the 95 % confidence interval." if bounded else "."
     if facts.change is not None and facts.paired is not None:
         low, high = map(words.signed, facts.paired)
-        note += f" Change on the same images: {words.signed(facts.change)} ({low} to {high})."
+        note += (
+            f" Change on the same {facts.things}: {words.signed(facts.change)} ({low} to {high})."
+        )
     return Figure(whiskers(rows), note, values=tuple(words.points(s.value) for s in facts.scores))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import ClassVar
 
-from roadworthy.report import panels, words
+from roadworthy.report import panels, suppression, words
 from roadworthy.report.facts import Facts, bits, read_facts
 from roadworthy.report.panels import Bar, Figure, Sample, Tile
 from roadworthy.report.tree import Tree
@@ -29,6 +29,8 @@ class RunView:
     accuracy: Figure | None
     layer_error: Figure | None
     unit_loss: Figure | None
+    outliers: Figure | None
+    clipping: Figure | None
     sensitivity: tuple[Bar, ...]
     histograms: tuple[Figure, ...]
     speed: tuple[Bar, ...]
@@ -68,6 +70,8 @@ def view(tree: Tree, directory: Path, index: int) -> RunView:
         accuracy=panels.accuracy(facts, tree),
         layer_error=panels.layer_error(layers),
         unit_loss=panels.unit_loss(tree.rows("units")),
+        outliers=suppression.outliers(tree),
+        clipping=suppression.clipping(tree),
         sensitivity=panels.sensitivity(tree.rows("sensitivity")),
         histograms=panels.histograms(tree.rows("weight_histograms")),
         speed=panels.pair(facts.float_ms, facts.quantized_ms, words.milliseconds),

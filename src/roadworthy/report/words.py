@@ -185,7 +185,7 @@ def _accuracy(facts: Facts, subject: str) -> str | None:
 def _agreement(facts: Facts) -> str | None:
     if facts.agreement is None:
         return None
-    images = f"{facts.images} images" if facts.images else "images"
+    images = f"{facts.images} {facts.things}" if facts.images else facts.things
     share = "all" if facts.agreement == 1 else f"{percent(facts.agreement)} of"
     return f"the deployed file agrees with the simulation on {share} {images}"
 
