@@ -28,6 +28,7 @@ from roadworthy.compress.methods import (
     Mse,
     OutlierSuppression,
     QDropPlus,
+    SmoothQuant,
     fine_stage,
     with_iterations,
 )
@@ -58,11 +59,13 @@ def _ours(weights: int, acts: int) -> Method:
 METHODS: dict[str, Callable[[int, int], Method]] = {
     "minmax": lambda w, a: replace(MinMax(w, a), weight_range="minmax" if w > 4 else "mse"),
     "mse": Mse,
-    "migrate-mse": lambda w, a: replace(Mse(w, a), migrate=True),
+    "migrate-mse-2": lambda w, a: Mse(w, a, migrate=True, act_exponent=2.0),
     "clip": lambda w, a: OutlierSuppression(w, a, migrate=False, passes=()),
     "migrate-clip": lambda w, a: OutlierSuppression(w, a, passes=()),
     "outlier-suppression": OutlierSuppression,
     "faster-fine": lambda w, a: OutlierSuppression(w, a, passes=(fine_stage(3e-3, True, 72),)),
+    "smoothquant": SmoothQuant,
+    "smoothquant-1": lambda w, a: SmoothQuant(w, a, smooth=1.0),
     "suppressed-qdrop-plus": _ours,
 }
 

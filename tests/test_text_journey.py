@@ -16,7 +16,7 @@ from roadworthy.deploy.integer import IntegerPredictor
 from roadworthy.deploy.runtimes import OrtPredictor
 from roadworthy.journey import load_quantized
 
-METHODS = ["minmax", "outlier-suppression", "qdrop-plus"]
+METHODS = ["outlier-suppression", "smoothquant", "qdrop-plus"]
 
 
 def arguments(place: Path, *more: str, data: str = "texts.tsv") -> list[str]:

@@ -19,6 +19,7 @@ _HOMES = {
     "QDrop": "roadworthy.compress.methods",
     "QDropPlus": "roadworthy.compress.methods",
     "OutlierSuppression": "roadworthy.compress.methods",
+    "SmoothQuant": "roadworthy.compress.methods",
     "at_effort": "roadworthy.compress.methods",
     "load_model": "roadworthy.core.models",
     "LoadedModel": "roadworthy.core.models",

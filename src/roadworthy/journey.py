@@ -25,6 +25,7 @@ from roadworthy.compress.methods import (
     OutlierSuppression,
     QDrop,
     QDropPlus,
+    SmoothQuant,
     at_effort,
     with_batch_size,
     with_iterations,
@@ -36,6 +37,7 @@ from roadworthy.compress.quantize import Plan
 from roadworthy.compress.resume import Finished
 from roadworthy.compress.select import compress_best
 from roadworthy.compress.sensitivity import sensitivity
+from roadworthy.compress.smooth import same_shape
 from roadworthy.core.backends import ACADEMIC, backend
 from roadworthy.core.batches import batches, join
 from roadworthy.core.capture import capture
@@ -133,6 +135,7 @@ def method_of(solver: Solver, weight_bits: int, act_bits: int, images: int) -> M
         "qdrop": QDrop,
         "qdrop-plus": QDropPlus,
         "outlier-suppression": OutlierSuppression,
+        "smoothquant": SmoothQuant,
     }
     method = kinds[solver.method](weight_bits, act_bits, tries=solver.tries)
     if solver.iterations is None:
@@ -332,6 +335,8 @@ def load_quantized(folder: str | Path) -> fx.GraphModule:
     graph = capture(loaded.module, loaded.example(meaning["input_shape"]))
     if meaning["settings"]["migrate"]:
         migrate(graph)
+    elif meaning["settings"]["smooth"] is not None:
+        same_shape(graph)
     weight_bits, act_bits = parse_bits(meaning["bits"])
     raised = dict.fromkeys(meaning["raised"], 8)
     widths = Widths(weight_bits, act_bits, tuple(meaning["keep_8bit"]), raised)

@@ -44,6 +44,7 @@ def test_only_tokens_that_are_no_padding_are_left_of_an_activation() -> None:
     assert torch.equal(tokens_of(x, given), torch.cat([x[0, :2], x[1, :3]]))
     heads = torch.stack([x, x + 100], 1)
     assert torch.equal(tokens_of(heads, given)[:, 1], tokens_of(x, given) + 100)
+    assert torch.equal(tokens_of(x.flatten(0, 1), given), tokens_of(x, given))
     pooled = torch.randn(2, 5)
     assert tokens_of(pooled, given) is pooled
 

@@ -143,6 +143,8 @@ class Method:
         passes: the walks over the units, one after the other.
         tries: seeds and keep probabilities tried, the best on held-out images taken.
         migrate: gains of LayerNorms move into the linears behind them first.
+        smooth: SmoothQuant's alpha, by which channels of LayerNorms are traded for columns of the
+            linears behind them, in place of `migrate`.
         clip: activation ranges by token-wise clipping, in place of `act_range`.
     """
 
@@ -156,11 +158,16 @@ class Method:
     passes: tuple[Pass, ...] = ()
     tries: int = 1
     migrate: bool = False
+    smooth: float | None = None
     clip: TokenClipping | None = None
 
     def __post_init__(self) -> None:
         if self.tries < 1:
             raise BadInput(f"{self.tries} tries given; at least 1 is needed")
+        if self.smooth is not None and not 0 <= self.smooth <= 1:
+            raise BadInput(f"a smoothing alpha of {self.smooth} given; 0 to 1 is allowed")
+        if self.smooth is not None and self.migrate:
+            raise BadInput("both migrate and smooth given; each moves the gains of the same norms")
         for bits in (self.weight_bits, self.act_bits):
             if not 2 <= bits <= 8:
                 raise BadInput(f"{bits} bits given; 2 to 8 are allowed")
@@ -168,7 +175,7 @@ class Method:
     @property
     def suppresses(self) -> bool:
         """Whether outliers of transformers are dealt with."""
-        return self.migrate or self.clip is not None
+        return self.migrate or self.smooth is not None or self.clip is not None
 
 
 @dataclass(frozen=True)
@@ -246,6 +253,24 @@ class OutlierSuppression(Method):
     passes: tuple[Pass, ...] = (fine_stage(),)
     migrate: bool = True
     clip: TokenClipping | None = field(default_factory=TokenClipping)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weight_bits <= 4:
+            object.__setattr__(self, "weight_range", "mse")
+
+
+@dataclass(frozen=True)
+class SmoothQuant(Method):
+    """Channels traded between norms and weights (arXiv 2211.10438), for post-LN networks as well.
+
+    Activation ranges are those of least squared error; weights by their extremes, at 4 bits and
+    below by least error.
+    """
+
+    weight_range: RangeMethod = "minmax"
+    act_exponent: float = 2.0
+    smooth: float | None = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()

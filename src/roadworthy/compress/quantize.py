@@ -20,6 +20,7 @@ from roadworthy.compress.migrate import Migration, migrate
 from roadworthy.compress.outliers import norm_outliers
 from roadworthy.compress.place import Widths
 from roadworthy.compress.rounding import WeightQuantizer
+from roadworthy.compress.smooth import smooth
 from roadworthy.core.backends import Backend
 from roadworthy.core.padding import text_mask
 from roadworthy.core.predict import Inputs
@@ -94,9 +95,9 @@ def learn(graph: fx.GraphModule, images: Inputs, plan: Plan, run: Run) -> Learne
     _check_images(images, method)
     shown = images[: method.range_images]
     before, moved = (norm_outliers(graph, shown) if method.suppresses else {}), ()
-    if method.migrate:
+    if method.migrate or method.smooth is not None:
         graph = deepcopy(graph)
-        moved = migrate(graph)
+        moved = migrate(graph) if method.smooth is None else smooth(graph, shown, method.smooth)
     task = prepare(graph, plan.backend, plan.widths, plan.blocks)
     for module in task.quantizers.modules.values():
         module.to(images.device)
@@ -113,7 +114,7 @@ def learn(graph: fx.GraphModule, images: Inputs, plan: Plan, run: Run) -> Learne
     ]
     if not method.suppresses:
         return Learned(task, outcomes, None)
-    after = norm_outliers(graph, shown) if method.migrate else before
+    after = norm_outliers(graph, shown) if moved else before
     return Learned(task, outcomes, Suppressed(moved, before, after, losses))
 
 

@@ -45,12 +45,15 @@ def shortened(inputs: Inputs) -> Tensor:
     return inputs if mask is None else cut(inputs, longest(mask))
 
 
-def tokens_of(x: Float[Tensor, " b *s"], inputs: Inputs) -> Float[Tensor, " n *_"]:
-    """Values of an activation ``[b t d]`` or ``[b h t d]`` at the tokens that are no padding.
+def tokens_of(x: Float[Tensor, "..."], inputs: Inputs) -> Float[Tensor, "..."]:
+    """Values of an activation ``[b t d]``, ``[b*t d]`` or ``[b h t d]`` at the tokens that are no
+    padding.
 
     All of it where `inputs` are images, or it has no axis of tokens.
     """
     mask = text_mask(inputs)
+    if mask is not None and x.ndim == 2 and len(x) == mask.numel():
+        return x[mask.flatten()]
     rows = x.transpose(1, 2) if x.ndim == 4 else x
     return x if mask is None or rows.shape[:2] != mask.shape else rows[mask]
 
