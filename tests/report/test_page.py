@@ -200,3 +200,17 @@ def test_bad_input_names_the_file(write_run: WriteRun, tmp_path: Path) -> None:
         write_report([folder], tmp_path)
     with pytest.raises(BadInput, match="at least one"):
         write_report([], tmp_path)
+
+
+def test_outliers_and_clipping_ratios_are_shown_where_they_were_recorded(tmp_path: Path) -> None:
+    told = {"low": -3.0, "high": 28.5, "ratio": 8.0, "channel": 99, "names": ["[CLS]"]}
+    norms = [{"norm": "layer.0.norm", "before": told, "after": {**told, "ratio": 4.0}}]
+    ratios = [{"ratio": 1.0, "loss": 0.7}, {"ratio": 0.99, "loss": None}]
+    ratios.append({"ratio": 0.98, "loss": 0.25})
+    found = {"norms": norms, "clipping": ratios, "clip_ratio": 0.98}
+    run = {"config": {"data": "text:a.tsv?text=a"}, "suppression": found, "parity": {"n": 5}}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    page = write_report([tmp_path], tmp_path / "report.html").read_text()
+    assert "layer.0.norm, channel 99, 8.0× the median token (carried by [CLS])" in page
+    assert "ratio 0.98: 0.25" in page
+    assert "ratio 0.99" not in page

@@ -1,7 +1,9 @@
 """The panels of a run that dealt with the outliers of a transformer."""
 
+from dataclasses import replace
+
 from roadworthy.report import words
-from roadworthy.report.charts import dumbbells, stems
+from roadworthy.report.charts import Tick, dumbbells, stems
 from roadworthy.report.panels import Figure
 from roadworthy.report.tree import Tree
 
@@ -46,6 +48,9 @@ def clipping(tree: Tree) -> Figure | None:
         return None
     best = tree.number("suppression.clip_ratio")
     tips = [f"ratio {ratio:g}: {loss:.3g}" for ratio, loss in rows]
-    kinds = ["other" if ratio == best else "" for ratio, _ in rows]
+    kinds = ["" if ratio == best else "other" for ratio, _ in rows]
+    drawn = stems([loss for _, loss in rows], tips, kinds, "")
+    named = zip(drawn.marks, rows, strict=True)
+    ticks = tuple(Tick(mark.x, f"{ratio:g}") for mark, (ratio, _) in named)
     note = f"Best: {best}; ratios given up as worse than one before are left out."
-    return Figure(stems([loss for _, loss in rows], tips, kinds, ""), note)
+    return Figure(replace(drawn, x_ticks=ticks), note)

@@ -10,7 +10,7 @@ from shlex import quote
 from typing import ClassVar
 
 from roadworthy.report import panels, suppression, words
-from roadworthy.report.facts import Facts, bits, read_facts
+from roadworthy.report.facts import Facts, bits, read_facts, things
 from roadworthy.report.panels import Bar, Figure, Sample, Tile
 from roadworthy.report.tree import Tree
 
@@ -122,7 +122,7 @@ def _steps(tree: Tree) -> str | None:
 def _subtitle(tree: Tree) -> str:
     parts = [part for key in ("method", "effort", "backend") if (part := setting(tree, key))]
     n = tree.count("data.calibration.n")
-    return ", ".join([*parts, f"{n} calibration images"] if n else parts)
+    return ", ".join([*parts, f"{n} calibration {things(tree)}"] if n else parts)
 
 
 def _runtime(tree: Tree) -> str:
