@@ -16,7 +16,7 @@ from roadworthy.deploy.integer import IntegerPredictor
 from roadworthy.deploy.runtimes import OrtPredictor
 from roadworthy.journey import load_quantized
 
-METHODS = ["outlier-suppression", "smoothquant", "qdrop-plus"]
+METHODS = ["outlier-suppression", "auto", "qdrop-plus"]
 
 
 def arguments(place: Path, *more: str, data: str = "texts.tsv") -> list[str]:
@@ -54,6 +54,15 @@ def test_the_record_tells_accuracy_parity_and_distance_to_float(done: Path) -> N
     assert metrics["against_float"]["agreement"] > 0.8
     assert metrics["against_float"]["logit_error"] < 0.3
     assert metrics["deployed"]["metric"] == "top1"
+
+
+@pytest.mark.parametrize("done", ["auto"], indirect=True)
+def test_auto_takes_what_is_closest_to_float_on_held_out_texts(done: Path) -> None:
+    tries = json.loads((done / "run.json").read_text())["tries"]
+    meaning = json.loads((done / "quantization.json").read_text())["settings"]
+    best = min(tries, key=lambda row: row["kl"])
+    assert len(tries) == 5
+    assert (meaning["migrate"], meaning["smooth"]) == (best["migrate"], best["smooth"])
 
 
 def test_the_stored_model_is_the_deployed_one(place: Path, done: Path) -> None:

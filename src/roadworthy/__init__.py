@@ -20,6 +20,7 @@ _HOMES = {
     "QDropPlus": "roadworthy.compress.methods",
     "OutlierSuppression": "roadworthy.compress.methods",
     "SmoothQuant": "roadworthy.compress.methods",
+    "Auto": "roadworthy.compress.methods",
     "at_effort": "roadworthy.compress.methods",
     "load_model": "roadworthy.core.models",
     "LoadedModel": "roadworthy.core.models",

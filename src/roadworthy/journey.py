@@ -19,6 +19,7 @@ from roadworthy.compress.freeze import freeze
 from roadworthy.compress.methods import (
     BRECQ,
     AdaRound,
+    Auto,
     Method,
     MinMax,
     Mse,
@@ -136,6 +137,7 @@ def method_of(solver: Solver, weight_bits: int, act_bits: int, images: int) -> M
         "qdrop-plus": QDropPlus,
         "outlier-suppression": OutlierSuppression,
         "smoothquant": SmoothQuant,
+        "auto": Auto,
     }
     method = kinds[solver.method](weight_bits, act_bits, tries=solver.tries)
     if solver.iterations is None:
@@ -194,6 +196,7 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
     module = done.module.cpu()
     snap_biases(module)
     meaning = {**config, "input_shape": list(images.shape[1:]), "layers": done.facts["layers"]}
+    meaning["settings"] = asdict(done.method)
     meaning["raised"] = done.facts.get("raised_to_8bit", [])
     with _together(out) as new:
         numbers = _deploy(module, graph.cpu(), images, new)

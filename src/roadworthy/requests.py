@@ -14,7 +14,17 @@ from typing import Any, Literal, get_args
 
 from roadworthy.errors import BadInput
 
-Method = Literal["minmax", "mse", "adaround", "brecq", "qdrop", "qdrop-plus", "outlier-suppression"]
+Method = Literal[
+    "minmax",
+    "mse",
+    "adaround",
+    "brecq",
+    "qdrop",
+    "qdrop-plus",
+    "outlier-suppression",
+    "smoothquant",
+    "auto",
+]
 Effort = Literal["quick", "standard", "paper"]
 BackendName = Literal["onnxruntime-cpu", "openvino-cpu", "tensorrt", "academic"]
 Device = Literal["cpu", "cuda", "auto"]

@@ -146,6 +146,7 @@ class Method:
         smooth: SmoothQuant's alpha, by which channels of LayerNorms are traded for columns of the
             linears behind them, in place of `migrate`.
         clip: activation ranges by token-wise clipping, in place of `act_range`.
+        candidates: methods tried in place of this one, the best on held-out samples taken.
     """
 
     weight_bits: int = 4
@@ -160,6 +161,7 @@ class Method:
     migrate: bool = False
     smooth: float | None = None
     clip: TokenClipping | None = None
+    candidates: tuple["Method", ...] = ()
 
     def __post_init__(self) -> None:
         if self.tries < 1:
@@ -276,6 +278,28 @@ class SmoothQuant(Method):
         super().__post_init__()
         if self.weight_bits <= 4:
             object.__setattr__(self, "weight_range", "mse")
+
+
+@dataclass(frozen=True)
+class Auto(Method):
+    """For transformers: what deals best with their outliers, judged on held-out samples.
+
+    Ranges of least error as they are, behind migration and behind two ways of smoothing, and
+    token-wise clipping's coarse stage; none of them learns.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        bits = (self.weight_bits, self.act_bits)
+        plain = SmoothQuant(*bits, smooth=None)
+        found = (
+            plain,
+            replace(plain, migrate=True),
+            SmoothQuant(*bits),
+            SmoothQuant(*bits, smooth=1.0),
+            OutlierSuppression(*bits, passes=()),
+        )
+        object.__setattr__(self, "candidates", found)
 
 
 def _plus(act_bits: int) -> tuple[Pass, ...]:

@@ -32,10 +32,11 @@ EDGES = 81
 
 @dataclass(frozen=True)
 class Compressed:
-    """The integer model and what is known about how it came to be."""
+    """The integer model, what is known about how it came to be, and the method that made it."""
 
     module: fx.GraphModule
     facts: dict[str, Any]
+    method: Method
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def compress(
     facts = _facts(learned.task, learned.outcomes)
     if learned.suppressed is not None:
         facts["suppression"] = _suppression(learned.suppressed)
-    return Compressed(freeze(whole_model(learned.task)), facts)
+    return Compressed(freeze(whole_model(learned.task)), facts, plan.method)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Held-out selection: several seeds and keep probabilities, the best on images not learned from."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import fx
@@ -19,34 +19,67 @@ KEPT = (0.5, 0.75, 0.25)
 
 
 def compress_best(graph: fx.GraphModule, images: Inputs, plan: Plan, run: Run) -> Compressed:
-    """`compress`, or the best of ``plan.method.tries`` of it.
+    """`compress`, or the best of the method's candidates, or of ``plan.method.tries`` of it.
 
     Try number i has the seed ``run.seed + i`` and the keep probability ``KEPT[i % 3]`` in the
     passes that drop; the one whose logits have the least KL divergence from the float model's on
     an eighth of the images is returned. None of the tries learns from that eighth.
     """
-    tries = plan.method.tries
-    if tries == 1:
+    trials = _candidates(plan, run) or _tries(plan, run)
+    if not trials:
         return compress(graph, images, plan, run)
-    judging = held_out(len(images), HELD_OUT, "--tries").to(images.device)
+    what = "--method auto" if plan.method.candidates else "--tries"
+    judging = held_out(len(images), HELD_OUT, what).to(images.device)
     seen, unseen = images[~judging], images[judging]
     wanted = in_batches(graph, unseen).log_softmax(-1)
     best: Compressed | None = None
     rows: list[dict[str, Any]] = []
-    for number in range(tries):
-        kept = KEPT[number % len(KEPT)]
-        trial = replace(plan, method=_keeping(plan.method, kept))
-        seed = run.seed + number
-        chosen = replace(run, seed=seed, attempt=f"{run.attempt}try{number}-")
-        done = compress(graph, seen, trial, chosen)
+    for trial in trials:
+        done = compress(graph, seen, trial.plan, trial.run)
         got = in_batches(done.module, unseen).log_softmax(-1)
         kl = float((wanted.exp() * (wanted - got)).sum(-1).mean())
         if best is None or kl < min(row["kl"] for row in rows):
             best = done
-        rows.append({"seed": seed, "keep_quantized": kept, "kl": kl})
+        rows.append({**trial.told, "kl": kl})
     assert best is not None
     best.facts["tries"] = rows
     return best
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One of several, with what the record says of it."""
+
+    plan: Plan
+    run: Run
+    told: dict[str, Any]
+
+
+def _candidates(plan: Plan, run: Run) -> list[_Trial]:
+    return [
+        _Trial(
+            replace(plan, method=each),
+            replace(run, attempt=f"{run.attempt}candidate{number}-"),
+            {"method": type(each).__name__, "migrate": each.migrate, "smooth": each.smooth},
+        )
+        for number, each in enumerate(plan.method.candidates)
+    ]
+
+
+def _tries(plan: Plan, run: Run) -> list[_Trial]:
+    if plan.method.tries == 1:
+        return []
+    trials: list[_Trial] = []
+    for number in range(plan.method.tries):
+        kept, seed = KEPT[number % len(KEPT)], run.seed + number
+        trials.append(
+            _Trial(
+                replace(plan, method=_keeping(plan.method, kept)),
+                replace(run, seed=seed, attempt=f"{run.attempt}try{number}-"),
+                {"seed": seed, "keep_quantized": kept},
+            )
+        )
+    return trials
 
 
 def _keeping(method: Method, kept: float) -> Method:
