@@ -146,7 +146,7 @@ def test_a_corrected_evaluation_finds_the_finished_units(
         raise ParityError("an image is broken")
 
     with monkeypatch.context() as patch:
-        patch.setattr("roadworthy.journey._judge", broken)
+        patch.setattr("roadworthy.journey.judge", broken)
         assert main(command(place, place / "again")) == 1
     monkeypatch.setattr(engine, "reconstruct", None)
     arguments = command(place, place / "again")

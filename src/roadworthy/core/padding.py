@@ -13,8 +13,8 @@ from torch import Tensor
 from roadworthy.core.predict import Inputs
 
 
-def text_mask(inputs: Inputs) -> Bool[Tensor, "b t"] | None:
-    """Which tokens of texts are none of padding; None of images."""
+def text_mask(inputs: Tensor) -> Bool[Tensor, "b t"] | None:
+    """Which tokens of texts are none of padding; None of images, and of what they became inside."""
     return None if inputs.is_floating_point() else inputs[:, 1].bool()
 
 
@@ -45,7 +45,7 @@ def shortened(inputs: Inputs) -> Tensor:
     return inputs if mask is None else cut(inputs, longest(mask))
 
 
-def tokens_of(x: Float[Tensor, "..."], inputs: Inputs) -> Float[Tensor, "..."]:
+def tokens_of(x: Float[Tensor, "..."], inputs: Tensor) -> Float[Tensor, "..."]:
     """Values of an activation ``[b t d]``, ``[b*t d]`` or ``[b h t d]`` at the tokens that are no
     padding.
 
