@@ -57,7 +57,7 @@ def _ours(weights: int, acts: int) -> Method:
 
 
 METHODS: dict[str, Callable[[int, int], Method]] = {
-    "minmax": lambda w, a: replace(MinMax(w, a), weight_range="minmax" if w > 4 else "mse"),
+    "minmax": lambda w, a: MinMax(w, a, weight_range="minmax" if w > 4 else "mse"),
     "mse": Mse,
     "migrate-mse-2": lambda w, a: Mse(w, a, migrate=True, act_exponent=2.0),
     "clip": lambda w, a: OutlierSuppression(w, a, migrate=False, passes=()),

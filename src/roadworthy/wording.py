@@ -32,9 +32,13 @@ def _evaluation(result: dict[str, Any]) -> str:
     show = _metres if result["metric"] == "rmse" else _percent
     span = f"95 % interval {show(result['ci_low'])} to {show(result['ci_high'])}"
     skipped = f", {result['skipped']} unreadable left out" if result["skipped"] else ""
-    things = "texts" if str(result.get("data", "")).startswith("text:") else "images"
+    things = _things(result.get("data"))
     line = f"{result['metric']}  {show(result['value'])} of {result['n']} {things}"
     return f"{line} ({span}{skipped})"
+
+
+def _things(spec: object) -> str:
+    return "texts" if str(spec).startswith("text:") else "images"
 
 
 def _noise(result: dict[str, Any]) -> str:
@@ -109,8 +113,7 @@ def _values(result: dict[str, Any]) -> str:
 def _parity(result: dict[str, Any]) -> str:
     match result.get("parity"):
         case {"agreement": float() | int() as share, "n": int() as n}:
-            spec = str((result.get("config") or {}).get("data", ""))
-            things = "texts" if spec.startswith("text:") else "images"
+            things = _things((result.get("config") or {}).get("data"))
             return f"agreement  deployed is simulated on {_percent(share)} of {n} {things}"
         case _:
             return ""

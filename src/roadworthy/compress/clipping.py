@@ -15,9 +15,9 @@ from torch import Tensor, fx, nn
 from roadworthy.compress.activation import ActQuantizer
 from roadworthy.compress.calibrate import check_finite, set_enabled
 from roadworthy.compress.engine import Task, whole_model
+from roadworthy.compress.learn import enable_weights
 from roadworthy.compress.methods import TokenClipping
 from roadworthy.compress.ranges import from_limits
-from roadworthy.compress.rounding import WeightQuantizer
 from roadworthy.core.padding import by_length, shortened, text_mask
 from roadworthy.core.predict import Inputs
 
@@ -76,13 +76,11 @@ def clip_tokens(task: Task, inputs: Inputs, settings: TokenClipping) -> dict[flo
     """
     model, names = whole_model(task), task.quantizers.placement.activations
     acts = {node: _act(model, name) for node, name in names.items()}
-    weights = [m for m in model.modules() if isinstance(m, WeightQuantizer)]
     set_enabled(model, False)
     order = by_length(inputs, settings.batch_size)
     answers, seen = _watched(model, acts, inputs, order, settings.batch_size)
     set_enabled(model, True)
-    for module in weights:
-        module.enabled = False
+    enable_weights(model, False)
     ratios = settings.ratios(min(m.grid.bits for m in acts.values()), _length(inputs))
     errors: dict[float, float] = {}
     for ratio in ratios:

@@ -51,7 +51,7 @@ def part_of(task: Task, part: Part) -> fx.GraphModule:
 def calibrate(task: Task, images: Inputs, method: Method, backend: Backend) -> None:
     """Set all ranges from the float network (QDrop: on the first 256 images)."""
     set_weight_ranges(task.quantizers.modules.values(), method, backend.pair_limit)
-    cache = Cache(2**62)
+    cache = Cache(memory=2**62)  # `range_images` are few: nothing goes to disk
     x = tokens = shortened(images[: method.range_images])
     for unit in task.units:
         part = Part(unit.nodes, unit.entry, unit.exit)

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -27,6 +27,10 @@ class Samples:
     target: Float[Tensor, " n *r"]
     besides: tuple[Tensor, ...] = ()
     valid: Bool[Tensor, "n t"] | None = None
+
+    def as_deployed(self) -> "Samples":
+        """These samples where no input is kept in floating point."""
+        return replace(self, fp=self.quantized)
 
     def at(self, rows: Tensor) -> "Samples":
         """The samples at these indices; tokens that are padding in all of them are cut off."""
@@ -69,10 +73,10 @@ def reconstruct(
     """
     begin = time.perf_counter()
     generator = torch.Generator(samples.fp.device).manual_seed(seed)
-    _enable_weights(unit, not settings.float_weights)
+    enable_weights(unit, not settings.float_weights)
     first = evaluate(unit, samples, settings)
     if not _learnable(unit, settings):
-        _enable_weights(unit, True)
+        enable_weights(unit, True)
         return Outcome(first, first, 0.0)
     take_step = stepper(unit, samples, settings, generator)
     for step in range(settings.iterations):
@@ -81,11 +85,12 @@ def reconstruct(
             report(step + 1, float(loss))
     _harden(unit)
     last = evaluate(unit, samples, settings)
-    _enable_weights(unit, True)
+    enable_weights(unit, True)
     return Outcome(first, last, time.perf_counter() - begin)
 
 
-def _enable_weights(unit: nn.Module, enabled: bool) -> None:
+def enable_weights(unit: nn.Module, enabled: bool) -> None:
+    """Switch all quantizers of `unit` but those of activations."""
     for module in quantizers(unit):
         if not isinstance(module, ActQuantizer):
             module.enabled = enabled
@@ -98,12 +103,17 @@ def stepper(
     optimiser, schedule = _prepare(unit, settings, generator)
     count, size, device = len(samples.fp), (settings.batch_size,), samples.fp.device
     unit.train()
+    if settings.keep_quantized_input >= 1:
+        samples = samples.as_deployed()
 
     def take(step: int) -> Tensor:
         schedule(step)
         index = torch.randint(count, size, generator=generator, device=device)
         drawn = samples.at(index)
-        out = unit(_input(drawn, settings.keep_quantized_input, generator), *drawn.besides)
+        x = drawn.quantized
+        if drawn.fp is not x:
+            x = mix(drawn.fp, x, settings.keep_quantized_input, generator)
+        out = unit(x, *drawn.besides)
         loss, grad = _loss(out, drawn, settings.loss)
         optimiser.zero_grad(set_to_none=True)
         out.backward(grad)
@@ -111,12 +121,6 @@ def stepper(
         return loss
 
     return take
-
-
-def _input(samples: Samples, keep: float, generator: torch.Generator) -> Tensor:
-    if samples.fp is samples.quantized or keep >= 1:
-        return samples.quantized
-    return mix(samples.fp, samples.quantized, keep, generator)
 
 
 def _draw(rows: Tensor, index: Tensor) -> Tensor:
@@ -147,6 +151,7 @@ def evaluate(unit: nn.Module, samples: Samples, settings: Pass, limit: int = 256
     """Loss of the unit as deployed (hard rounding, no drop) on the first samples."""
     unit.eval()
     losses: list[float] = []
+    samples = samples.as_deployed()
     for rows in torch.arange(min(limit, len(samples.fp))).split(settings.batch_size):
         part = samples.at(rows.to(samples.fp.device))
         losses.append(float(_loss(unit(part.quantized, *part.besides), part, settings.loss)[0]))

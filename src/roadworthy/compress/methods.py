@@ -146,7 +146,6 @@ class Method:
         smooth: SmoothQuant's alpha, by which channels of LayerNorms are traded for columns of the
             linears behind them, in place of `migrate`.
         clip: activation ranges by token-wise clipping, in place of `act_range`.
-        candidates: methods tried in place of this one, the best on held-out samples taken.
     """
 
     weight_bits: int = 4
@@ -161,7 +160,6 @@ class Method:
     migrate: bool = False
     smooth: float | None = None
     clip: TokenClipping | None = None
-    candidates: tuple["Method", ...] = ()
 
     def __post_init__(self) -> None:
         if self.tries < 1:
@@ -173,6 +171,11 @@ class Method:
         for bits in (self.weight_bits, self.act_bits):
             if not 2 <= bits <= 8:
                 raise BadInput(f"{bits} bits given; 2 to 8 are allowed")
+
+    @property
+    def candidates(self) -> tuple["Method", ...]:
+        """Methods tried in place of this one, the best on held-out samples taken."""
+        return ()
 
     @property
     def suppresses(self) -> bool:
@@ -243,6 +246,12 @@ def fine_stage(lr: float = 1e-5, relative: bool = False, steps: int = 24) -> Pas
     )
 
 
+def _search_narrow_weights(method: Method) -> None:
+    """Below 5 bits a search for the least error has to find the ranges of weights."""
+    if method.weight_bits <= 4:
+        object.__setattr__(method, "weight_range", "mse")
+
+
 @dataclass(frozen=True)
 class OutlierSuppression(Method):
     """Gamma Migration, then token-wise clipping, coarse and fine (arXiv 2209.13325).
@@ -258,8 +267,7 @@ class OutlierSuppression(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.weight_bits <= 4:
-            object.__setattr__(self, "weight_range", "mse")
+        _search_narrow_weights(self)
 
 
 @dataclass(frozen=True)
@@ -276,8 +284,7 @@ class SmoothQuant(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.weight_bits <= 4:
-            object.__setattr__(self, "weight_range", "mse")
+        _search_narrow_weights(self)
 
 
 @dataclass(frozen=True)
@@ -288,18 +295,18 @@ class Auto(Method):
     token-wise clipping's coarse stage; none of them learns.
     """
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    @property
+    def candidates(self) -> tuple[Method, ...]:
+        """The methods tried."""
         bits = (self.weight_bits, self.act_bits)
-        plain = SmoothQuant(*bits, smooth=None)
-        found = (
-            plain,
-            replace(plain, migrate=True),
+        least = Mse(*bits, SmoothQuant(*bits).weight_range, act_exponent=2.0)
+        return (
+            least,
+            replace(least, migrate=True),
             SmoothQuant(*bits),
             SmoothQuant(*bits, smooth=1.0),
             OutlierSuppression(*bits, passes=()),
         )
-        object.__setattr__(self, "candidates", found)
 
 
 def _plus(act_bits: int) -> tuple[Pass, ...]:

@@ -1,6 +1,7 @@
 """Where the outliers of a text model or a transformer are: which norms, channels and tokens."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,7 +18,38 @@ WORST = 16
 """Tokens with the largest values that are named."""
 
 
+Told = Callable[[fx.Node, Float[Tensor, "n d"], Int[Tensor, " n"]], None]
+"""Given a norm, its values at some tokens, and their ids (-1 where they are none of a text)."""
+
+
 @torch.no_grad()
+def watch_norms(graph: fx.GraphModule, inputs: Inputs, tell: Told) -> None:
+    """Run `graph` on `inputs` and tell what every LayerNorm writes, without padding."""
+    watch = _Watch(graph, tell)
+    for rows in by_length(inputs, BATCH):
+        watch.given = shortened(inputs[rows])
+        watch.run(watch.given)
+
+
+class _Watch(fx.Interpreter):
+    def __init__(self, graph: fx.GraphModule, tell: Told) -> None:
+        super().__init__(graph)
+        self.given = torch.empty(0)
+        self.tell = tell
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run it; tell of a norm."""
+        result = super().run_node(n)
+        if n.target is aten.layer_norm.default:
+            values = tokens_of(result, self.given).flatten(0, -2)
+            mask = text_mask(self.given)
+            ids = None if mask is None else self.given[:, 0][mask]
+            if ids is None or len(ids) != len(values):
+                ids = torch.full((len(values),), -1, device=values.device)
+            self.tell(n, values, ids)
+        return result
+
+
 def norm_outliers(graph: fx.GraphModule, inputs: Inputs) -> dict[str, dict[str, Any]]:
     """What every LayerNorm of `graph` writes, by its module path.
 
@@ -26,40 +58,17 @@ def norm_outliers(graph: fx.GraphModule, inputs: Inputs) -> dict[str, dict[str, 
         tokens' largest, ``channel`` of it, and of texts the ids of the ``tokens`` that carry the 16
         largest, with their number.
     """
-    watch = _Watch(graph)
-    for rows in by_length(inputs, BATCH):
-        x = shortened(inputs[rows])
-        watch.given = x
-        watch.run(x)
-    return {
-        name: _summary(*map(torch.cat, zip(*parts, strict=True)))
-        for name, parts in watch.found.items()
-    }
+    found: dict[str, list[tuple[Tensor, ...]]] = {}
 
+    def keep(norm: fx.Node, values: Tensor, ids: Tensor) -> None:
+        size, channel = values.abs().max(-1)
+        stack = module_path(norm)
+        told = (values.amin(-1), values.amax(-1), size, channel, ids)
+        found.setdefault(stack[-1][0] if stack else norm.name, []).append(told)
 
-class _Watch(fx.Interpreter):
-    """Keeps per token what is extreme of a norm's result."""
-
-    def __init__(self, graph: fx.GraphModule) -> None:
-        super().__init__(graph)
-        self.given = torch.empty(0)
-        self.found: dict[str, list[tuple[Tensor, ...]]] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        """Run it; of a norm, note each token's extremes, worst channel and id."""
-        result = super().run_node(n)
-        if n.target is aten.layer_norm.default:
-            values = tokens_of(result, self.given).flatten(0, -2)
-            size, channel = values.abs().max(-1)
-            mask = text_mask(self.given)
-            ids = None if mask is None else self.given[:, 0][mask]
-            if ids is None or len(ids) != len(size):
-                ids = torch.full_like(channel, -1)
-            stack = module_path(n)
-            name = stack[-1][0] if stack else n.name
-            told = (values.amin(-1), values.amax(-1), size, channel, ids)
-            self.found.setdefault(name, []).append(told)
-        return result
+    watch_norms(graph, inputs, keep)
+    joined = {name: map(torch.cat, zip(*parts, strict=True)) for name, parts in found.items()}
+    return {name: _summary(*columns) for name, columns in joined.items()}
 
 
 def _summary(

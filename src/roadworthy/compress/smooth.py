@@ -5,19 +5,16 @@ public code stops at norms that a residual branch reads (post-LN, as in BERT); b
 branch multiplies by ``g`` again, so that every norm can be smoothed.
 """
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, fx
 
 from roadworthy.compress.migrate import Migration, migrate
+from roadworthy.compress.outliers import watch_norms
 from roadworthy.core.fold import attribute
-from roadworthy.core.padding import by_length, shortened, tokens_of
 from roadworthy.core.predict import Inputs
 
 aten = torch.ops.aten
-BATCH = 64
 LEAST = 1e-3
 """Of the median channel's size: what a silent channel counts as."""
 
@@ -57,30 +54,17 @@ def _floored(size: Tensor) -> Tensor:
     return size.double().clamp(min=max(LEAST * float(size.median()), 1e-12))
 
 
-@torch.no_grad()
 def _sizes(graph: fx.GraphModule, inputs: Inputs) -> dict[str, Tensor]:
     """Largest size of every channel behind each norm; norms that share a gamma count together."""
-    watch = _Watch(graph)
-    for rows in by_length(inputs, BATCH):
-        watch.given = shortened(inputs[rows])
-        watch.run(watch.given)
-    return watch.sizes
+    found = dict[str, Tensor]()
 
-
-class _Watch(fx.Interpreter):
-    def __init__(self, graph: fx.GraphModule) -> None:
-        super().__init__(graph)
-        self.given = torch.empty(0)
-        self.sizes: dict[str, Tensor] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        """Run it; of a norm, keep the channels' sizes."""
-        result = super().run_node(n)
-        gamma = _gamma(n)
+    def keep(norm: fx.Node, values: Tensor, _: Tensor) -> None:
+        gamma, size = _gamma(norm), values.abs().amax(0)
         if gamma is not None:
-            size = tokens_of(result, self.given).flatten(0, -2).abs().amax(0)
-            self.sizes[gamma] = torch.maximum(size, self.sizes.get(gamma, size))
-        return result
+            found[gamma] = torch.maximum(size, found.get(gamma, size))
+
+    watch_norms(graph, inputs, keep)
+    return found
 
 
 def _gamma(node: fx.Node) -> str | None:
