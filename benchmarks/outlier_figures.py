@@ -52,8 +52,8 @@ OUTLIERS = 4
 
 
 def _ours(weights: int, acts: int) -> Method:
-    """Reconstruction layer by layer behind the migration."""
-    return replace(with_iterations(QDropPlus(weights, acts), 250), migrate=True)
+    """Reconstruction layer by layer behind the smoothing."""
+    return replace(with_iterations(QDropPlus(weights, acts), 250), smooth=1.0)
 
 
 METHODS: dict[str, Callable[[int, int], Method]] = {

@@ -5,8 +5,9 @@ import torch
 from small_transformers import captured, inputs, with_weights
 from torch import Tensor, fx
 
-from roadworthy.compress.activation import ActQuantizer
+from roadworthy.compress.activation import ActQuantizer, mix
 from roadworthy.compress.engine import calibrate, prepare
+from roadworthy.compress.learn import Samples
 from roadworthy.compress.methods import Method, MinMax, Mse, QDropPlus, with_iterations
 from roadworthy.compress.place import Widths
 from roadworthy.compress.quantize import Plan, compress
@@ -59,3 +60,12 @@ def test_reconstruction_brings_a_text_model_closer() -> None:
         done = compress(float_graph, x, plan)
         errors.append(float((done.module(x).detach() - wanted).square().mean()))
     assert errors[1] < 0.7 * errors[0]
+
+
+def test_a_draw_of_short_texts_mixes_without_their_padding() -> None:
+    fp, quantized = torch.zeros(4, 9, 3), torch.ones(4, 9, 3)
+    valid = torch.arange(9) < torch.tensor([[9], [2], [4], [3]])
+    drawn = Samples(fp, quantized, fp, valid=valid).at(torch.tensor([1, 2]))
+    mixed = mix(drawn.fp, drawn.quantized, 0.5, torch.Generator().manual_seed(0))
+    assert mixed.shape == (2, 4, 3)
+    assert 0 < float(mixed.mean()) < 1

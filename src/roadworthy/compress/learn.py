@@ -38,8 +38,7 @@ class Samples:
         length = None if valid is None else longest(valid)
 
         def draw(of: Tensor) -> Tensor:
-            drawn = _draw(of, rows)
-            return drawn if length is None else cut(drawn, length)
+            return _draw(of if length is None else cut(of, length), rows)
 
         fp = draw(self.fp)
         return Samples(
