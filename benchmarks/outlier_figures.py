@@ -35,6 +35,7 @@ from roadworthy.compress.methods import (
 from roadworthy.compress.migrate import migrate
 from roadworthy.compress.place import Widths
 from roadworthy.compress.quantize import Plan, compress
+from roadworthy.compress.suppress import GammaMigration, Smooth
 from roadworthy.core.backends import ACADEMIC
 from roadworthy.core.batches import load_tensor
 from roadworthy.core.capture import capture
@@ -53,19 +54,19 @@ OUTLIERS = 4
 
 def _ours(weights: int, acts: int) -> Method:
     """Reconstruction layer by layer behind the smoothing."""
-    return replace(with_iterations(QDropPlus(weights, acts), 250), smooth=1.0)
+    return replace(with_iterations(QDropPlus(weights, acts), 250), suppress=Smooth(1.0))
 
 
 METHODS: dict[str, Callable[[int, int], Method]] = {
     "minmax": lambda w, a: MinMax(w, a, weight_range="minmax" if w > 4 else "mse"),
     "mse": Mse,
-    "migrate-mse-2": lambda w, a: Mse(w, a, migrate=True, act_exponent=2.0),
-    "clip": lambda w, a: OutlierSuppression(w, a, migrate=False, passes=()),
+    "migrate-mse-2": lambda w, a: Mse(w, a, suppress=GammaMigration(), act_exponent=2.0),
+    "clip": lambda w, a: OutlierSuppression(w, a, suppress=None, passes=()),
     "migrate-clip": lambda w, a: OutlierSuppression(w, a, passes=()),
     "outlier-suppression": OutlierSuppression,
     "faster-fine": lambda w, a: OutlierSuppression(w, a, passes=(fine_stage(3e-3, True, 72),)),
     "smoothquant": SmoothQuant,
-    "smoothquant-1": lambda w, a: SmoothQuant(w, a, smooth=1.0),
+    "smoothquant-1": lambda w, a: SmoothQuant(w, a, suppress=Smooth(1.0)),
     "suppressed-qdrop-plus": _ours,
 }
 

@@ -21,6 +21,8 @@ _HOMES = {
     "OutlierSuppression": "roadworthy.compress.methods",
     "SmoothQuant": "roadworthy.compress.methods",
     "Auto": "roadworthy.compress.methods",
+    "GammaMigration": "roadworthy.compress.suppress",
+    "Smooth": "roadworthy.compress.suppress",
     "at_effort": "roadworthy.compress.methods",
     "load_model": "roadworthy.core.models",
     "LoadedModel": "roadworthy.core.models",

@@ -31,14 +31,13 @@ from roadworthy.compress.methods import (
     with_batch_size,
     with_iterations,
 )
-from roadworthy.compress.migrate import migrate
 from roadworthy.compress.mixed import compress_within
 from roadworthy.compress.place import Widths, place
 from roadworthy.compress.quantize import Plan
 from roadworthy.compress.resume import Finished
 from roadworthy.compress.select import compress_best
 from roadworthy.compress.sensitivity import sensitivity
-from roadworthy.compress.smooth import same_shape
+from roadworthy.compress.suppress import suppressed_shape
 from roadworthy.core.backends import ACADEMIC, backend
 from roadworthy.core.batches import batches, join
 from roadworthy.core.capture import capture
@@ -336,10 +335,7 @@ def load_quantized(folder: str | Path) -> fx.GraphModule:
     meaning = load_meaning(folder)
     loaded = load_model(meaning["model"])
     graph = capture(loaded.module, loaded.example(meaning["input_shape"]))
-    if meaning["settings"]["migrate"]:
-        migrate(graph)
-    elif meaning["settings"]["smooth"] is not None:
-        same_shape(graph)
+    suppressed_shape(graph, meaning["settings"])
     weight_bits, act_bits = parse_bits(meaning["bits"])
     raised = dict.fromkeys(meaning["raised"], 8)
     widths = Widths(weight_bits, act_bits, tuple(meaning["keep_8bit"]), raised)

@@ -23,6 +23,7 @@ from roadworthy.compress.methods import (
 )
 from roadworthy.compress.place import Widths
 from roadworthy.compress.quantize import Plan, compress
+from roadworthy.compress.suppress import GammaMigration
 from roadworthy.core.backends import ACADEMIC
 from roadworthy.core.capture import capture
 from roadworthy.core.padding import shortened
@@ -129,7 +130,7 @@ def test_suppression_beats_the_extremes_where_gamma_blows_a_channel_up(texts: Te
         return float((done.module(texts) - wanted).square().mean())
 
     naive = error(MinMax(8, 6))
-    assert error(replace(MinMax(8, 6), migrate=True)) < naive / 4
+    assert error(replace(MinMax(8, 6), suppress=GammaMigration())) < naive / 4
     assert error(with_batch_size(OutlierSuppression(8, 6), 8)) < naive / 4
 
 

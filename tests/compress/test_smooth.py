@@ -1,16 +1,24 @@
 """SmoothQuant: the function stays, alpha trades channels for columns."""
 
 import copy
+from dataclasses import asdict
 
 import pytest
 import torch
 from small_transformers import captured, inputs, with_weights
 from torch import fx
 
-from roadworthy.compress.methods import Mse, OutlierSuppression, SmoothQuant
+from roadworthy.compress.methods import Mse, SmoothQuant
 from roadworthy.compress.place import Widths
 from roadworthy.compress.quantize import Plan, compress
 from roadworthy.compress.smooth import _sizes, same_shape, smooth
+from roadworthy.compress.suppress import (
+    GammaMigration,
+    Smooth,
+    Suppress,
+    suppress,
+    suppressed_shape,
+)
 from roadworthy.core.backends import ACADEMIC
 from roadworthy.errors import BadInput
 
@@ -45,6 +53,26 @@ def test_the_same_shape_takes_the_smoothed_numbers() -> None:
     assert torch.equal(other(x), smoothed(x))
 
 
+@pytest.mark.parametrize(
+    ("how", "saved"),
+    [
+        (GammaMigration(), {"migrate": True, "smooth": None}),
+        (Smooth(0.5), {"migrate": False, "smooth": 0.5}),
+        (None, {"migrate": False, "smooth": None}),
+    ],
+)
+def test_saved_settings_lead_back_to_the_graph(
+    how: Suppress | None, saved: dict[str, object]
+) -> None:
+    changed = graph()
+    if how is not None:
+        suppress(changed, inputs("bert"), how)
+    for settings in (saved, {"suppress": how and asdict(how)}):
+        found = graph()
+        suppressed_shape(found, settings)
+        assert found.code == changed.code
+
+
 def test_smoothing_helps_where_norms_have_outliers() -> None:
     float_graph, x = graph(dtype=torch.float32), inputs("bert")
     wanted = float_graph(x).detach()
@@ -53,11 +81,9 @@ def test_smoothing_helps_where_norms_have_outliers() -> None:
         done = compress(float_graph, x, Plan(method, ACADEMIC, Widths(8, 5, ())))
         return float((done.module(x).detach() - wanted).square().mean())
 
-    assert error(SmoothQuant(8, 5, smooth=1.0)) < error(Mse(8, 5, act_exponent=2.0))
+    assert error(SmoothQuant(8, 5, suppress=Smooth(1.0))) < error(Mse(8, 5, act_exponent=2.0))
 
 
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(BadInput, match="alpha of 2 given"):
-        SmoothQuant(smooth=2)
-    with pytest.raises(BadInput, match="both migrate and smooth"):
-        OutlierSuppression(smooth=0.5)
+        Smooth(2)

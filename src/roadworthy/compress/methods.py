@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from roadworthy.compress.ranges import EXPONENT, RangeMethod
+from roadworthy.compress.suppress import GammaMigration, Smooth, Suppress
 from roadworthy.errors import BadInput
 
 Scope = Literal["layer", "block", "pair", "network"]
@@ -142,9 +143,7 @@ class Method:
         augment: copies of the images, mirrored or shifted, that are learned from besides them.
         passes: the walks over the units, one after the other.
         tries: seeds and keep probabilities tried, the best on held-out images taken.
-        migrate: gains of LayerNorms move into the linears behind them first.
-        smooth: SmoothQuant's alpha, by which channels of LayerNorms are traded for columns of the
-            linears behind them, in place of `migrate`.
+        suppress: what is done about the outliers of norms first.
         clip: activation ranges by token-wise clipping, in place of `act_range`.
     """
 
@@ -157,17 +156,12 @@ class Method:
     augment: int = 0
     passes: tuple[Pass, ...] = ()
     tries: int = 1
-    migrate: bool = False
-    smooth: float | None = None
+    suppress: Suppress | None = None
     clip: TokenClipping | None = None
 
     def __post_init__(self) -> None:
         if self.tries < 1:
             raise BadInput(f"{self.tries} tries given; at least 1 is needed")
-        if self.smooth is not None and not 0 <= self.smooth <= 1:
-            raise BadInput(f"a smoothing alpha of {self.smooth} given; 0 to 1 is allowed")
-        if self.smooth is not None and self.migrate:
-            raise BadInput("both migrate and smooth given; each moves the gains of the same norms")
         for bits in (self.weight_bits, self.act_bits):
             if not 2 <= bits <= 8:
                 raise BadInput(f"{bits} bits given; 2 to 8 are allowed")
@@ -180,7 +174,7 @@ class Method:
     @property
     def suppresses(self) -> bool:
         """Whether outliers of transformers are dealt with."""
-        return self.migrate or self.smooth is not None or self.clip is not None
+        return self.suppress is not None or self.clip is not None
 
 
 @dataclass(frozen=True)
@@ -262,7 +256,7 @@ class OutlierSuppression(Method):
     weight_range: RangeMethod = "minmax"
     act_range: RangeMethod = "minmax"
     passes: tuple[Pass, ...] = (fine_stage(),)
-    migrate: bool = True
+    suppress: Suppress | None = field(default_factory=GammaMigration)
     clip: TokenClipping | None = field(default_factory=TokenClipping)
 
     def __post_init__(self) -> None:
@@ -280,7 +274,7 @@ class SmoothQuant(Method):
 
     weight_range: RangeMethod = "minmax"
     act_exponent: float = 2.0
-    smooth: float | None = 0.5
+    suppress: Suppress | None = field(default_factory=Smooth)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -302,9 +296,9 @@ class Auto(Method):
         least = Mse(*bits, SmoothQuant(*bits).weight_range, act_exponent=2.0)
         return (
             least,
-            replace(least, migrate=True),
+            replace(least, suppress=GammaMigration()),
             SmoothQuant(*bits),
-            SmoothQuant(*bits, smooth=1.0),
+            SmoothQuant(*bits, suppress=Smooth(1.0)),
             OutlierSuppression(*bits, passes=()),
         )
 

@@ -16,11 +16,11 @@ from roadworthy.compress.engine import Run, Task, calibrate, prepare, run_pass, 
 from roadworthy.compress.freeze import freeze
 from roadworthy.compress.learn import Outcome
 from roadworthy.compress.methods import Method
-from roadworthy.compress.migrate import Migration, migrate
+from roadworthy.compress.migrate import Migration
 from roadworthy.compress.outliers import norm_outliers
 from roadworthy.compress.place import Widths
 from roadworthy.compress.rounding import WeightQuantizer
-from roadworthy.compress.smooth import smooth
+from roadworthy.compress.suppress import suppress
 from roadworthy.core.backends import Backend
 from roadworthy.core.padding import text_mask
 from roadworthy.core.predict import Inputs
@@ -96,9 +96,9 @@ def learn(graph: fx.GraphModule, images: Inputs, plan: Plan, run: Run) -> Learne
     _check_images(images, method)
     shown = images[: method.range_images]
     before, moved = (norm_outliers(graph, shown) if method.suppresses else {}), ()
-    if method.migrate or method.smooth is not None:
+    if method.suppress is not None:
         graph = deepcopy(graph)
-        moved = migrate(graph) if method.smooth is None else smooth(graph, shown, method.smooth)
+        moved = suppress(graph, shown, method.suppress)
     task = prepare(graph, plan.backend, plan.widths, plan.blocks)
     for module in task.quantizers.modules.values():
         module.to(images.device)

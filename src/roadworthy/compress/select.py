@@ -1,6 +1,6 @@
 """Held-out selection: several seeds and keep probabilities, the best on images not learned from."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import fx
@@ -60,7 +60,7 @@ def _candidates(plan: Plan, run: Run) -> list[_Trial]:
         _Trial(
             replace(plan, method=each),
             replace(run, attempt=f"{run.attempt}candidate{number}-"),
-            {"method": type(each).__name__, "migrate": each.migrate, "smooth": each.smooth},
+            {"method": type(each).__name__, "suppress": each.suppress and asdict(each.suppress)},
         )
         for number, each in enumerate(plan.method.candidates)
     ]
