@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 2 on bad input, 1 on failure."""
     given = parse(arguments)
     try:
-        with _stdout_kept_clean(given.json):
+        with _stdout_kept_clean(given.json), _warnings_in_one_line(given.command):
             result = _run(given)
         text = json.dumps(result) if given.json else say(given.command, result)
         if text:
@@ -113,6 +114,17 @@ def _stdout_kept_clean(wanted: bool) -> Generator[None]:
     finally:
         os.dup2(kept, 1)
         os.close(kept)
+
+
+@contextmanager
+def _warnings_in_one_line(command: str) -> Generator[None]:
+    """A warning is for the user, who knows none of the source lines that Python would show."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"roadworthy {command}: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _one_line(error: Exception) -> str:

@@ -78,13 +78,12 @@ class Deployments:
         if path is not None:
             self._module = None
             self._files[AS_TRAINED, AS_TRAINED] = check_onnx(path)
-            own: Stages | None = recorded_preprocess(path.parent)
+            self.preprocess: Stages = preprocess_from(preprocess, recorded_preprocess(path.parent))
             self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         else:
             loaded = load_model(model)
-            self._module, own = loaded.module, loaded.stages
+            self._module, self.preprocess = loaded.module, loaded.chosen(preprocess)
             self.sha256 = digest(self._module)
-        self.preprocess: Stages = preprocess_from(preprocess, own)
 
     def show(self, images: Inputs) -> None:
         """Preprocessed images: their shape is the model's, integers are calibrated on them."""

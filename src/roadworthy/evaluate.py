@@ -129,8 +129,7 @@ def open_predictor(
     if isinstance(spec, OnnxSpec):
         return _runtime(spec.path, preprocess)
     loaded = load_model(model)
-    chosen = preprocess_from(preprocess, loaded.stages)
-    return TorchPredictor(loaded.module, model, device), chosen
+    return TorchPredictor(loaded.module, model, device), loaded.chosen(preprocess)
 
 
 def _runtime(path: Path, preprocess: str | None) -> tuple[Predictor, Stages]:

@@ -43,8 +43,8 @@ from roadworthy.core.batches import batches, join
 from roadworthy.core.capture import capture
 from roadworthy.core.data import Dataset, load_data
 from roadworthy.core.images import Preprocess
-from roadworthy.core.inputs import Stages, preprocess_from
-from roadworthy.core.models import load_model
+from roadworthy.core.inputs import Stages
+from roadworthy.core.models import load_model, stored_type
 from roadworthy.core.padding import in_batches, shortened
 from roadworthy.core.predict import Inputs, OneOfMany, resolve_device
 from roadworthy.core.runs import RunRecord, output_folder, peak_memory_mb, write_atomically
@@ -161,7 +161,7 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
     start = time.perf_counter()
     out = output_folder(request.out, "quantize")
     loaded = load_model(request.model)
-    preprocess = preprocess_from(request.data.preprocess, loaded.stages)
+    preprocess = loaded.chosen(request.data.preprocess)
     dataset, images, labels, skipped = _calibration(request, preprocess)
     device = resolve_device(request.device)
     graph = capture(loaded.module, images[:1]).to(device)
@@ -209,6 +209,7 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
             {
                 **done.facts,
                 **numbers,
+                "stored_as": stored_type(request.model),
                 "seconds": time.perf_counter() - start,
                 "peak_memory_mb": peak_memory_mb(),
             },

@@ -53,3 +53,10 @@ def test_a_cut_keeps_what_has_no_axis_of_tokens() -> None:
     assert cut(torch.zeros(2, 5), 3).shape == (2, 5)
     assert cut(torch.zeros(2, 5, 4), 3).shape == (2, 3, 4)
     assert cut(torch.zeros(2, 3, 5, dtype=torch.int64), 3).shape == (2, 3, 3)
+
+
+def test_whole_texts_have_no_padding_though_they_are_as_wide_as_long() -> None:
+    tokens = texts([2, 9, 4])
+    pooled = torch.randn(3, 9)
+    assert tokens_of(pooled, tokens) is pooled
+    assert tokens_of(torch.randn(3, 9, 5), tokens).shape == (15, 5)

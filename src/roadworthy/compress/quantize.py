@@ -1,5 +1,6 @@
 """A captured model and calibration images in, a graph of integers out."""
 
+import warnings
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -20,11 +21,11 @@ from roadworthy.compress.migrate import Migration
 from roadworthy.compress.outliers import norm_outliers
 from roadworthy.compress.place import Widths
 from roadworthy.compress.rounding import WeightQuantizer
-from roadworthy.compress.suppress import suppress
+from roadworthy.compress.suppress import GammaMigration, suppress
 from roadworthy.core.backends import Backend
 from roadworthy.core.padding import text_mask
 from roadworthy.core.predict import Inputs
-from roadworthy.errors import BadData
+from roadworthy.errors import BadData, BadInput
 
 EDGES = 81
 """Of the weight histograms in a record."""
@@ -99,6 +100,7 @@ def learn(graph: fx.GraphModule, images: Inputs, plan: Plan, run: Run) -> Learne
     if method.suppress is not None:
         graph = deepcopy(graph)
         moved = suppress(graph, shown, method.suppress)
+        _check_moved(moved, method)
     task = prepare(graph, plan.backend, plan.widths, plan.blocks)
     for module in task.quantizers.modules.values():
         module.to(images.device)
@@ -117,6 +119,20 @@ def learn(graph: fx.GraphModule, images: Inputs, plan: Plan, run: Run) -> Learne
         return Learned(task, outcomes, None)
     after = norm_outliers(graph, shown) if moved else before
     return Learned(task, outcomes, Suppressed(moved, before, after, losses))
+
+
+def _check_moved(moved: Sequence[Migration], method: Method) -> None:
+    """Tell where no norm could be migrated; BadInput where the method does nothing else."""
+    reasons = dict.fromkeys(m.refused for m in moved)
+    if None in reasons:
+        return
+    told = f"no LayerNorm of the model can be migrated ({'; '.join(map(str, reasons)) or 'none'})"
+    if not isinstance(method.suppress, GammaMigration):
+        raise BadInput(
+            f"{told}, which is what {type(method).__name__} needs; give --method mse for ranges "
+            "without it, or outlier-suppression, which clips as well"
+        )
+    warnings.warn(f"{told}: ranges alone are set", stacklevel=2)
 
 
 def augmented(images: Tensor, copies: int, seed: int) -> Tensor:

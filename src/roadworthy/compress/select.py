@@ -1,5 +1,6 @@
 """Held-out selection: several seeds and keep probabilities, the best on images not learned from."""
 
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from roadworthy.compress.calibrate import held_out
 from roadworthy.compress.engine import Run
 from roadworthy.compress.methods import Method
 from roadworthy.compress.quantize import Compressed, Plan, compress
+from roadworthy.compress.smooth import same_shape
 from roadworthy.core.padding import in_batches
 from roadworthy.core.predict import Inputs
 
@@ -25,7 +27,7 @@ def compress_best(graph: fx.GraphModule, images: Inputs, plan: Plan, run: Run) -
     passes that drop; the one whose logits have the least KL divergence from the float model's on
     an eighth of the images is returned. None of the tries learns from that eighth.
     """
-    trials = _candidates(plan, run) or _tries(plan, run)
+    trials = _candidates(graph, plan, run) or _tries(plan, run)
     if not trials:
         return compress(graph, images, plan, run)
     what = "--method auto" if plan.method.candidates else "--tries"
@@ -55,14 +57,18 @@ class _Trial:
     told: dict[str, Any]
 
 
-def _candidates(plan: Plan, run: Run) -> list[_Trial]:
+def _candidates(graph: fx.GraphModule, plan: Plan, run: Run) -> list[_Trial]:
+    """Without norms to migrate those methods are left that need none."""
+    found = plan.method.candidates
+    if found and all(moved.refused for moved in same_shape(deepcopy(graph))):
+        found = [each for each in found if each.suppress is None]
     return [
         _Trial(
             replace(plan, method=each),
             replace(run, attempt=f"{run.attempt}candidate{number}-"),
             {"method": type(each).__name__, "suppress": each.suppress and asdict(each.suppress)},
         )
-        for number, each in enumerate(plan.method.candidates)
+        for number, each in enumerate(found)
     ]
 
 

@@ -31,11 +31,11 @@ def smooth(graph: fx.GraphModule, inputs: Inputs, alpha: float) -> tuple[Migrati
     return migrate(graph, gains(graph, inputs, alpha))
 
 
-def same_shape(graph: fx.GraphModule) -> None:
+def same_shape(graph: fx.GraphModule) -> tuple[Migration, ...]:
     """Give a graph, in place, the nodes and the names that `smooth` gives it, but other numbers."""
     named = {_gamma(node): node for node in graph.graph.nodes}
     wide = {g: node.meta["val"].shape[-1] for g, node in named.items() if g is not None}
-    migrate(graph, {gamma: torch.full((width,), 2.0) for gamma, width in wide.items()})
+    return migrate(graph, {gamma: torch.full((width,), 2.0) for gamma, width in wide.items()})
 
 
 def gains(graph: fx.GraphModule, inputs: Inputs, alpha: float) -> dict[str, Float[Tensor, " d"]]:

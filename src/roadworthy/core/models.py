@@ -20,6 +20,7 @@ from roadworthy.core import metadata
 from roadworthy.core.checkpoints import check_finite, class_count, load_strictly, read_weights
 from roadworthy.core.images import Preprocess, preprocess_from
 from roadworthy.core.inputs import Stages
+from roadworthy.core.inputs import preprocess_from as preprocess_of_any
 from roadworthy.core.specs import (
     Checkpoint,
     HfSpec,
@@ -32,7 +33,7 @@ from roadworthy.core.specs import (
     Weights,
     parse_model_spec,
 )
-from roadworthy.core.texts import TextInput, of_folder
+from roadworthy.core.texts import TextInput, check_vocabulary, of_folder
 from roadworthy.errors import BadModel
 
 
@@ -46,6 +47,7 @@ class LoadedModel:
         preprocess: the model's own, None where it carries none.
         input_shape: channels, height, width of its images, None where unknown.
         texts: what makes its tokens, where it reads texts.
+        vocabulary: rows of its table of tokens.
     """
 
     module: nn.Module
@@ -53,6 +55,7 @@ class LoadedModel:
     preprocess: Preprocess | None = None
     input_shape: tuple[int, int, int] | None = None
     texts: TextInput | None = None
+    vocabulary: int | None = None
 
     @property
     def stages(self) -> Stages | None:
@@ -62,6 +65,17 @@ class LoadedModel:
     def example(self, shape: Sequence[int]) -> Tensor:
         """One input of the right kind: an image of this shape, or a text."""
         return torch.zeros(1, *shape) if self.texts is None else self.texts(("a",))[None]
+
+    def chosen(self, choice: str | None) -> Stages:
+        """What ``--preprocess`` asks for, by default its own stages.
+
+        Raises:
+            BadPreprocess: it cannot be read, or its tokenizer makes ids that the model lacks.
+        """
+        stages = preprocess_of_any(choice, self.stages)
+        if isinstance(stages, TextInput) and self.vocabulary is not None:
+            check_vocabulary(stages, self.vocabulary)
+        return stages
 
 
 def load_model(model: str | nn.Module) -> LoadedModel:
@@ -85,6 +99,18 @@ def preprocess_for(model: LoadedModel, choice: str | None) -> Preprocess:
     return preprocess_from(choice, model.preprocess)
 
 
+def stored_type(model: str) -> str | None:
+    """Type of the weights on disk as a Hugging Face folder states it, None of other models; all
+    of them compute in float32."""
+    spec = parse_model_spec(model)
+    if not isinstance(spec, HfSpec):
+        return None
+    from transformers import AutoConfig
+
+    stated: Any = _hub(spec.name, lambda: AutoConfig.from_pretrained(spec.name))
+    return None if stated.dtype is None else str(stated.dtype).removeprefix("torch.")
+
+
 def check_onnx(path: Path) -> Path:
     """`path`, if it can be an ONNX file at all; BadModel where it is missing or empty."""
     if not path.is_file():
@@ -100,9 +126,16 @@ def _loaded(module: nn.Module, spec: str, own: Stages | None) -> LoadedModel:
     _guarded(lambda: module.eval().requires_grad_(False), spec)
     check_finite(module, spec)
     if isinstance(own, TextInput):
-        return LoadedModel(module, spec, texts=own)
+        return LoadedModel(module, spec, texts=own, vocabulary=_vocabulary(module))
     size = own.output_size if own else None
     return LoadedModel(module, spec, own, (3, *size) if size else None)
+
+
+def _vocabulary(module: nn.Module) -> int | None:
+    """Rows of the table in which a Hugging Face model looks its tokens up."""
+    inner: Any = getattr(module, "model", None)
+    table = inner.get_input_embeddings() if hasattr(inner, "get_input_embeddings") else None
+    return table.num_embeddings if isinstance(table, nn.Embedding) else None
 
 
 def _build(spec: ModelSpec) -> tuple[nn.Module, Stages | None]:
@@ -227,7 +260,8 @@ def _hf(spec: HfSpec) -> tuple[nn.Module, Stages | None]:
 def _hf_weights(name: str, weights: Weights, auto: Any) -> nn.Module:
     if isinstance(weights, Pretrained):
         # Without these two a layer that the weights lack is random, a wrong shape told in a table.
-        asked = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        asked: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        asked["dtype"] = torch.float32  # else that of the files, half precision too
         module, told = _hub(name, lambda: auto.from_pretrained(name, **asked))
         wrong = sorted({*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])})
         if wrong:
@@ -242,12 +276,16 @@ def _hf_weights(name: str, weights: Weights, auto: Any) -> nn.Module:
                 stacklevel=2,
             )
         return module
-    from transformers import AutoConfig
-
-    module: nn.Module = _hub(name, lambda: auto.from_config(AutoConfig.from_pretrained(name)))
+    module: nn.Module = _hub(name, lambda: _random(auto, name))
     if isinstance(weights, Checkpoint):
         load_strictly(module, read_weights(weights.path), f"checkpoint {weights.path}")
     return module
+
+
+def _random(auto: Any, name: str) -> nn.Module:
+    from transformers import AutoConfig
+
+    return auto.from_config(AutoConfig.from_pretrained(name), dtype=torch.float32)
 
 
 def _hub(name: str, load: Callable[[], Any]) -> Any:

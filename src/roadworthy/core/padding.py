@@ -52,10 +52,12 @@ def tokens_of(x: Float[Tensor, "..."], inputs: Tensor) -> Float[Tensor, "..."]:
     All of it where `inputs` are images, or it has no axis of tokens.
     """
     mask = text_mask(inputs)
-    if mask is not None and x.ndim == 2 and len(x) == mask.numel():
-        return x[mask.flatten()]
+    if mask is None:
+        return x
+    if x.ndim < 3:  # ``[b d]`` has no axis of tokens, though d may be their number
+        return x[mask.flatten()] if x.ndim == 2 and len(x) == mask.numel() else x
     rows = x.transpose(1, 2) if x.ndim == 4 else x
-    return x if mask is None or rows.shape[:2] != mask.shape else rows[mask]
+    return rows[mask] if rows.shape[:2] == mask.shape else x
 
 
 def by_length(inputs: Inputs, size: int) -> list[Int[Tensor, " _"]]:

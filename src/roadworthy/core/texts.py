@@ -4,6 +4,7 @@ Tokenizers are those of Hugging Face: the fast one (Rust) and, for WordPiece voc
 one (Python), which newer versions of transformers hand out only under the name of legacy.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -27,6 +28,8 @@ Truncation = Literal["right", "left"]
 Padding = Literal["right", "left", "longest"]
 Tokens = NDArray[np.int64]
 
+USED = 0.9
+"""Share of a table's rows that its own tokenizer uses at least."""
 SHORTEST, LONGEST = 4, 8192
 """Tokens that an input may have: special ones and one at least."""
 _ROWS = ("input_ids", "attention_mask", "token_type_ids")
@@ -146,6 +149,20 @@ def of_folder(files: str, positions: int | None) -> TextInput:
     found = _loaded(TextInput(files))
     most = min(int(found.model_max_length), positions or LONGEST, LONGEST)
     return TextInput(files, "fast", "as-is", found.truncation_side, found.padding_side, most)
+
+
+def check_vocabulary(texts: TextInput, rows: int) -> None:
+    """Raise BadPreprocess where a tokenizer makes ids beyond a model's table of `rows`.
+
+    A table is padded to a round number of rows; where far more are never used, that is warned of:
+    the tokenizer is likely to be another model's.
+    """
+    known = max(_loaded(texts).get_vocab().values()) + 1
+    told = f"the tokenizer of {texts.files} makes ids up to {known - 1} and the model knows {rows}"
+    if known > rows:
+        raise BadPreprocess(f"{told} tokens; give the tokenizer that belongs to the model")
+    if known < USED * rows:
+        warnings.warn(f"{told} tokens; does it belong to the model?", stacklevel=2)
 
 
 def _check_length(given: object) -> None:
