@@ -61,7 +61,7 @@ def test_auto_takes_what_is_closest_to_float_on_held_out_texts(done: Path) -> No
     tries = json.loads((done / "run.json").read_text())["tries"]
     meaning = json.loads((done / "quantization.json").read_text())["settings"]
     best = min(tries, key=lambda row: row["kl"])
-    assert len(tries) == 5
+    assert len(tries) == 6
     assert meaning["suppress"] == best["suppress"]
 
 

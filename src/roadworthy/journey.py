@@ -24,6 +24,7 @@ from roadworthy.compress.methods import (
     MinMax,
     Mse,
     OutlierSuppression,
+    OutlierSuppressionPlus,
     QDrop,
     QDropPlus,
     SmoothQuant,
@@ -135,6 +136,7 @@ def method_of(solver: Solver, weight_bits: int, act_bits: int, images: int) -> M
         "qdrop": QDrop,
         "qdrop-plus": QDropPlus,
         "outlier-suppression": OutlierSuppression,
+        "outlier-suppression-plus": OutlierSuppressionPlus,
         "smoothquant": SmoothQuant,
         "auto": Auto,
     }

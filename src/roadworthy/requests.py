@@ -22,6 +22,7 @@ Method = Literal[
     "qdrop",
     "qdrop-plus",
     "outlier-suppression",
+    "outlier-suppression-plus",
     "smoothquant",
     "auto",
 ]

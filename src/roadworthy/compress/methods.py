@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from roadworthy.compress.ranges import EXPONENT, RangeMethod
-from roadworthy.compress.suppress import GammaMigration, Smooth, Suppress
+from roadworthy.compress.suppress import GammaMigration, ShiftScale, Smooth, Suppress
 from roadworthy.errors import BadInput
 
 Scope = Literal["layer", "block", "pair", "network"]
@@ -282,10 +282,17 @@ class SmoothQuant(Method):
 
 
 @dataclass(frozen=True)
+class OutlierSuppressionPlus(SmoothQuant):
+    """Channels of norms shifted and scaled (arXiv 2304.09145); ranges as `SmoothQuant` has them."""
+
+    suppress: Suppress | None = field(default_factory=ShiftScale)
+
+
+@dataclass(frozen=True)
 class Auto(Method):
     """For transformers: what deals best with their outliers, judged on held-out samples.
 
-    Ranges of least error as they are, behind migration and behind two ways of smoothing, and
+    Ranges of least error as they are, behind migration, two ways of smoothing and shifts, and
     token-wise clipping's coarse stage; none of them learns.
     """
 
@@ -299,6 +306,7 @@ class Auto(Method):
             replace(least, suppress=GammaMigration()),
             SmoothQuant(*bits),
             SmoothQuant(*bits, suppress=Smooth(1.0)),
+            OutlierSuppressionPlus(*bits),
             OutlierSuppression(*bits, passes=()),
         )
 

@@ -6,17 +6,23 @@ up, is gone from it. Linears take ``g`` into the columns of their weight, everyt
 ``g * LN'``, so the network computes what it did. All is read off the graph's operators and shapes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, fx
 
-from roadworthy.core.capture import module_path
+from roadworthy.compress.readers import (
+    can_absorb,
+    inner_nodes,
+    is_root_mean_square,
+    path_of,
+    reads_of,
+    reason,
+    value_of,
+)
 from roadworthy.core.fold import add_buffer, attribute
-from roadworthy.core.units import LAYERS
 
 aten = torch.ops.aten
 
@@ -24,33 +30,6 @@ NEAR_ZERO = 1e-3
 """A gamma up to this share of the median one has silenced its channel: it stays in the norm."""
 FAR = 20.0
 """Where ``|beta / gamma|`` is larger, ``LN'`` would be a constant far outside what x_hat spans."""
-
-_COPIES = {
-    aten.clone.default,
-    aten.contiguous.default,
-    aten.alias.default,
-    aten.detach.default,
-    aten.to.dtype,
-    aten.to.dtype_layout,
-    aten.to.device,
-    aten._to_copy.default,
-}
-# They keep the elements in row-major order, or cut other axes: if the last axis is as long behind
-# them as before, it still is the channels.
-_RESHAPES = {
-    aten.view.default,
-    aten.reshape.default,
-    aten._unsafe_view.default,
-    aten.flatten.using_ints,
-    aten.unflatten.int,
-    aten.unsqueeze.default,
-    aten.squeeze.dim,
-    aten.squeeze.default,
-    aten.expand.default,
-    aten.slice.Tensor,
-}
-_PICKS = {aten.select.int, aten.mean.dim, aten.index.Tensor, aten.adaptive_avg_pool1d.default}
-_MOVES = _COPIES | _RESHAPES | {aten.permute.default, aten.transpose.int}
 
 _Change = Callable[[Tensor, Tensor], Tensor]
 
@@ -116,15 +95,15 @@ def migrate(
     >>> torch.allclose(graph(x), net(x), atol=1e-5)
     True
     """
-    constants, inner = _Constants(graph), _inner(graph)
+    constants, inner = _Constants(graph), inner_nodes(graph)
     found: list[Migration] = []
     for node in list(graph.graph.nodes):
         if node.target is aten.layer_norm.default:
             gain = _gain(graph, node, gains)
             found.append(_migrate(node, gain, constants, inner))
-        elif node.target is aten.rms_norm.default or _is_root_mean_square(node):
+        elif node.target is aten.rms_norm.default or is_root_mean_square(node):
             reason = "RMSNorm: migration is stated for LayerNorm; without beta there is no LN'"
-            found.append(Migration(_path(node), refused=reason))
+            found.append(Migration(path_of(node), refused=reason))
     graph.graph.eliminate_dead_code()
     graph.graph.lint()
     graph.recompile()
@@ -138,14 +117,6 @@ class _Gain:
     value: Float[Tensor, " d"]
     moves: Bool[Tensor, " d"]
     key: str
-
-
-@dataclass(frozen=True)
-class _Reads:
-    """Linears that absorb a norm's gain; (tensor, reader) of all that needs it restored."""
-
-    linears: list[fx.Node] = field(default_factory=list[fx.Node])
-    others: list[tuple[fx.Node, fx.Node]] = field(default_factory=list[tuple[fx.Node, fx.Node]])
 
 
 class _Constants:
@@ -174,18 +145,18 @@ def _migrate(
 ) -> Migration:
     graph = constants.graph
     if isinstance(gain, str):
-        return Migration(_path(norm), refused=gain)
-    reads = _reads(norm, lambda user: user in inner and _can_absorb(graph, user, gain))
+        return Migration(path_of(norm), refused=gain)
+    reads = reads_of(norm, lambda user: user in inner and can_absorb(graph, user, gain.value))
     if not reads.linears:
-        return Migration(_path(norm), refused=_reason([r for _, r in reads.others], inner))
+        return Migration(path_of(norm), refused=reason([r for _, r in reads.others], inner))
     for source in dict.fromkeys(source for source, _ in reads.others):
         _restore(source, [r for s, r in reads.others if s is source], norm, gain, constants)
     for linear in reads.linears:
         constants.change(linear, 1, gain, torch.mul)
     for position in _affine(norm):
         constants.change(norm, position, gain, torch.div)
-    names = tuple(_path(linear) for linear in reads.linears)
-    return Migration(_path(norm), names, bool(reads.others), int((~gain.moves).sum()))
+    names = tuple(path_of(linear) for linear in reads.linears)
+    return Migration(path_of(norm), names, bool(reads.others), int((~gain.moves).sum()))
 
 
 def _affine(norm: fx.Node) -> list[int]:
@@ -202,7 +173,7 @@ def _gain(graph: fx.GraphModule, norm: fx.Node, gains: Mapping[str, Tensor] | No
         return "no gamma"
     if gamma is None or None in given[1:]:
         return "gamma or beta is computed in the graph"
-    if gamma.ndim != 1 or gamma.dtype != _value(norm).dtype:
+    if gamma.ndim != 1 or gamma.dtype != value_of(norm).dtype:
         return (
             f"gamma has {gamma.ndim} axes and is {gamma.dtype}; one, of the values' type, may move"
         )
@@ -213,7 +184,8 @@ def _gain(graph: fx.GraphModule, norm: fx.Node, gains: Mapping[str, Tensor] | No
     else:
         gain = gains.get(names[0], torch.ones_like(gamma)).double()
         moves = gain != 1
-    if bool((gain == 1).all()):
+    # A gain that was asked for moves even if it is one: which nodes there are is a matter of names.
+    if names[0] not in (gains or {}) and bool((gain == 1).all()):
         return "nothing to move: every gamma is one, zero or far smaller than its beta"
     return _Gain(gain, moves, " ".join(names))
 
@@ -233,122 +205,3 @@ def _restore(
 
 def _gain_itself(_: Tensor, gain: Tensor) -> Tensor:
     return gain
-
-
-def _can_absorb(graph: fx.GraphModule, user: fx.Node, gain: _Gain) -> bool:
-    """Whether `user` is a linear of constant weight whose type can hold the scaled columns."""
-    if user.target is not aten.linear.default:
-        return False
-    weight, *bias = (attribute(graph, arg) for arg in user.args[1:] if arg is not None)
-    if weight is None or None in bias:
-        return False
-    return bool((weight.double() * gain.value).to(weight.dtype).isfinite().all())
-
-
-def _reads(node: fx.Node, absorbs: Callable[[fx.Node], bool]) -> _Reads:
-    """Who reads the channels of `node`, here or behind what leaves them alone."""
-    found = _Reads()
-    for user in node.users:
-        behind = _reads(user, absorbs) if _passes(user, node) else _Reads()
-        if absorbs(user):
-            found.linears.append(user)
-        elif behind.linears:
-            found.linears.extend(behind.linears)
-            found.others.extend(behind.others)
-        elif user.target is not aten.sym_size.int:
-            found.others.append((node, user))
-    return found
-
-
-def _passes(user: fx.Node, node: fx.Node) -> bool:
-    """Whether ``user(g * node) = g * user(node)``, the last axis being the channels of both."""
-    if not isinstance(user.meta.get("val"), Tensor):
-        return False
-    before, after = _value(node), _value(user)
-    if after.dtype != before.dtype or after.shape[-1:] != before.shape[-1:]:
-        return False
-    last = before.ndim - 1
-    match user.target:
-        case aten.permute.default:
-            return _axes(user.args[1], before)[-1] == last
-        case aten.transpose.int:
-            return last not in _axes(user.args[1:3], before)
-        case aten.roll.default:
-            return len(user.args) > 2 and last not in _axes(user.args[2], before)
-        case aten.pad.default | aten.constant_pad_nd.default:
-            return _pads_zeros_elsewhere(user)
-        case aten.mul.Tensor | aten.div.Tensor:
-            return _is_row_factor(user, node)
-        case _:
-            return user.target in _COPIES | _RESHAPES
-
-
-def _axes(axes: Any, of: Tensor) -> list[int]:
-    return [axis % of.ndim for axis in axes]
-
-
-def _pads_zeros_elsewhere(pad: fx.Node) -> bool:
-    _, widths, *rest = pad.args
-    zeros = all(value in ("constant", None, 0) for value in rest) and not pad.kwargs
-    return zeros and list(cast("Sequence[object]", widths))[:2] == [0, 0]
-
-
-def _is_row_factor(product: fx.Node, node: fx.Node) -> bool:
-    """Whether `product` multiplies or divides each row of `node` by one number, as a mask does."""
-    left, right = product.args
-    if right is node and product.target is aten.mul.Tensor:
-        left, right = right, left
-    factor = right.meta.get("val") if isinstance(right, fx.Node) else right
-    width = factor.shape[-1:] if isinstance(factor, Tensor) else ()
-    return left is node and width in ((), (1,)) and _value(node).shape[-1] != 1
-
-
-def _reason(readers: list[fx.Node], inner: set[fx.Node]) -> str:
-    """Why a norm without an absorbing linear stays as it is."""
-    ends = dict.fromkeys(_end(reader, inner) for reader in readers)
-    last = all(end.startswith("the model's") for end in ends)
-    return ("last norm: read by " if last else "no linear absorbs it: read by ") + ", ".join(ends)
-
-
-def _end(reader: fx.Node, inner: set[fx.Node]) -> str:
-    """What reads the norm, behind views and transposes."""
-    while reader.target in _MOVES and len(reader.users) == 1:
-        reader = next(iter(reader.users))
-    if reader.op == "output":
-        return "the model's output"
-    name = str(reader.target).removeprefix("aten.").partition(".")[0]
-    if reader.target in _PICKS:
-        return f"the model's pooler ({name})"
-    if reader.target is aten.linear.default and reader not in inner:
-        return "the model's head"
-    return name
-
-
-def _inner(graph: fx.GraphModule) -> set[fx.Node]:
-    """Nodes that a layer follows."""
-    found: set[fx.Node] = set()
-    for node in reversed(graph.graph.nodes):
-        if any(user in found or user.target in LAYERS for user in node.users):
-            found.add(node)
-    return found
-
-
-def _is_root_mean_square(node: fx.Node) -> bool:
-    """``rsqrt(mean(x ** 2) + eps)``; of a centred x it would be a LayerNorm."""
-    if node.target is not aten.rsqrt.default:
-        return False
-    inside = node.all_input_nodes[0]
-    mean = inside.all_input_nodes[0] if inside.target is aten.add.Tensor else inside
-    square = mean.all_input_nodes[0] if mean.target is aten.mean.dim else mean
-    if square.target is not aten.pow.Tensor_Scalar or square.args[1] != 2:
-        return False
-    return square.all_input_nodes[0].target is not aten.sub.Tensor
-
-
-def _value(node: fx.Node) -> Tensor:
-    return node.meta["val"]
-
-
-def _path(node: fx.Node) -> str:
-    stack = module_path(node)
-    return stack[-1][0] if stack else node.name

@@ -21,7 +21,8 @@ from roadworthy.compress.migrate import Migration
 from roadworthy.compress.outliers import norm_outliers
 from roadworthy.compress.place import Widths
 from roadworthy.compress.rounding import WeightQuantizer
-from roadworthy.compress.suppress import GammaMigration, suppress
+from roadworthy.compress.suppress import GammaMigration, Moved, suppress
+from roadworthy.compress.thresholds import Written, records
 from roadworthy.core.backends import Backend
 from roadworthy.core.padding import text_mask
 from roadworthy.core.predict import Inputs
@@ -76,7 +77,7 @@ def compress(
 class Suppressed:
     """What became of the outliers: norms before and after migration, and clipping's losses."""
 
-    migrations: tuple[Migration, ...]
+    moved: Moved
     before: dict[str, dict[str, Any]]
     after: dict[str, dict[str, Any]]
     clipping: dict[float, float] | None
@@ -96,11 +97,11 @@ def learn(graph: fx.GraphModule, images: Inputs, plan: Plan, run: Run) -> Learne
     method = plan.method
     _check_images(images, method)
     shown = images[: method.range_images]
-    before, moved = (norm_outliers(graph, shown) if method.suppresses else {}), ()
+    before, moved = (norm_outliers(graph, shown) if method.suppresses else {}), Moved()
     if method.suppress is not None:
         graph = deepcopy(graph)
-        moved = suppress(graph, shown, method.suppress)
-        _check_moved(moved, method)
+        moved = suppress(graph, shown, method.suppress, _written(plan))
+        _check_moved(moved.migrations, method)
     task = prepare(graph, plan.backend, plan.widths, plan.blocks)
     for module in task.quantizers.modules.values():
         module.to(images.device)
@@ -117,7 +118,7 @@ def learn(graph: fx.GraphModule, images: Inputs, plan: Plan, run: Run) -> Learne
     ]
     if not method.suppresses:
         return Learned(task, outcomes, None)
-    after = norm_outliers(graph, shown) if moved else before
+    after = norm_outliers(graph, shown) if moved.migrations else before
     return Learned(task, outcomes, Suppressed(moved, before, after, losses))
 
 
@@ -133,6 +134,12 @@ def _check_moved(moved: Sequence[Migration], method: Method) -> None:
             "without it, or outlier-suppression, which clips as well"
         )
     warnings.warn(f"{told}: ranges alone are set", stacklevel=2)
+
+
+def _written(plan: Plan) -> Written:
+    method, rules, widths = plan.method, plan.backend, plan.widths
+    grids = rules.weight_grid(widths.weights), rules.activation_grid(widths.activations)
+    return Written(*grids, method.weight_range, method.act_range, method.act_exponent)
 
 
 def augmented(images: Tensor, copies: int, seed: int) -> Tensor:
@@ -210,8 +217,10 @@ def _suppression(found: Suppressed) -> dict[str, Any]:
     errors = found.clipping or {}
     losses = [{"ratio": r, "loss": e if isfinite(e) else None} for r, e in errors.items()]
     best = min(errors, key=lambda ratio: errors[ratio], default=None)
-    moved = [asdict(migration) for migration in found.migrations]
-    return {"migrations": moved, "norms": norms, "clipping": losses, "clip_ratio": best}
+    moved = [asdict(migration) for migration in found.moved.migrations]
+    searched = records(found.moved.searched)
+    told = {"migrations": moved, "norms": norms, "clipping": losses, "clip_ratio": best}
+    return {**told, "searched": searched} if searched else told
 
 
 def _layer_facts(task: Task, index: int) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Held-out selection: several seeds and keep probabilities, the best on images not learned from."""
 
-from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,7 +9,7 @@ from roadworthy.compress.calibrate import held_out
 from roadworthy.compress.engine import Run
 from roadworthy.compress.methods import Method
 from roadworthy.compress.quantize import Compressed, Plan, compress
-from roadworthy.compress.smooth import same_shape
+from roadworthy.compress.shift import scalable
 from roadworthy.core.padding import in_batches
 from roadworthy.core.predict import Inputs
 
@@ -60,7 +59,7 @@ class _Trial:
 def _candidates(graph: fx.GraphModule, plan: Plan, run: Run) -> list[_Trial]:
     """Without norms to migrate those methods are left that need none."""
     found = plan.method.candidates
-    if found and all(moved.refused for moved in same_shape(deepcopy(graph))):
+    if found and not scalable(graph):
         found = [each for each in found if each.suppress is None]
     return [
         _Trial(

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from roadworthy.compress.migrate import Migration, migrate
 from roadworthy.compress.outliers import watch_norms
+from roadworthy.compress.readers import gamma_of
 from roadworthy.core.fold import attribute
 from roadworthy.core.predict import Inputs
 
@@ -29,13 +30,6 @@ def smooth(graph: fx.GraphModule, inputs: Inputs, alpha: float) -> tuple[Migrati
             equally large, whatever that does to the weights; 0 does so to the weights.
     """
     return migrate(graph, gains(graph, inputs, alpha))
-
-
-def same_shape(graph: fx.GraphModule) -> tuple[Migration, ...]:
-    """Give a graph, in place, the nodes and the names that `smooth` gives it, but other numbers."""
-    named = {_gamma(node): node for node in graph.graph.nodes}
-    wide = {g: node.meta["val"].shape[-1] for g, node in named.items() if g is not None}
-    return migrate(graph, {gamma: torch.full((width,), 2.0) for gamma, width in wide.items()})
 
 
 def gains(graph: fx.GraphModule, inputs: Inputs, alpha: float) -> dict[str, Float[Tensor, " d"]]:
@@ -59,7 +53,7 @@ def _sizes(graph: fx.GraphModule, inputs: Inputs) -> dict[str, Tensor]:
     found = dict[str, Tensor]()
 
     def keep(norm: fx.Node, values: Tensor, _: Tensor) -> None:
-        gamma, size = _gamma(norm), values.abs().amax(0)
+        gamma, size = gamma_of(norm), values.abs().amax(0)
         if gamma is not None:
             found[gamma] = torch.maximum(size, found.get(gamma, size))
 
@@ -67,17 +61,9 @@ def _sizes(graph: fx.GraphModule, inputs: Inputs) -> dict[str, Tensor]:
     return found
 
 
-def _gamma(node: fx.Node) -> str | None:
-    """The name of a norm's gamma."""
-    if node.target is not aten.layer_norm.default or len(node.args) < 3:
-        return None
-    given = node.args[2]
-    return str(given.target) if isinstance(given, fx.Node) else None
-
-
 def _largest_weight(graph: fx.GraphModule, gamma: str) -> Tensor | None:
     """Largest size of every column of the linears that read a norm directly."""
-    norms = [node for node in graph.graph.nodes if _gamma(node) == gamma]
+    norms = [node for node in graph.graph.nodes if gamma_of(node) == gamma]
     linears = [u for norm in norms for u in norm.users if u.target is aten.linear.default]
     weights = [w for u in linears if (w := attribute(graph, u.args[1])) is not None]
     return torch.stack([w.abs().amax(0) for w in weights]).amax(0) if weights else None

@@ -1,12 +1,16 @@
 """What is done about the outliers of norms before ranges are looked for, chosen by type."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import fx
+import torch
+from torch import Tensor, fx
 
 from roadworthy.compress.migrate import Migration, migrate
-from roadworthy.compress.smooth import same_shape, smooth
+from roadworthy.compress.readers import gamma_of
+from roadworthy.compress.shift import shift
+from roadworthy.compress.smooth import smooth
+from roadworthy.compress.thresholds import Found, Written, search
 from roadworthy.core.predict import Inputs
 from roadworthy.errors import BadInput
 
@@ -31,16 +35,41 @@ class Smooth:
             raise BadInput(f"a smoothing alpha of {self.alpha} given; 0 to 1 is allowed")
 
 
-Suppress = GammaMigration | Smooth
+@dataclass(frozen=True)
+class ShiftScale:
+    """Channels of LayerNorms are shifted to their middle and cut down to a threshold, the best of
+    `thresholds` per norm (Outlier Suppression+, arXiv 2304.09145)."""
+
+    thresholds: int = 12
+    kind: Literal["shift-scale"] = "shift-scale"
+
+    def __post_init__(self) -> None:
+        if self.thresholds < 1:
+            raise BadInput(f"{self.thresholds} thresholds given; at least 1 is needed")
 
 
-def suppress(graph: fx.GraphModule, inputs: Inputs, how: Suppress) -> tuple[Migration, ...]:
+Suppress = GammaMigration | Smooth | ShiftScale
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What became of the norms, and what a search for thresholds found."""
+
+    migrations: tuple[Migration, ...] = ()
+    searched: dict[str, Found] = field(default_factory=dict[str, Found])
+
+
+def suppress(graph: fx.GraphModule, inputs: Inputs, how: Suppress, written: Written) -> Moved:
     """Change, in place, what the norms of a captured graph write; its function stays."""
     match how:
         case GammaMigration():
-            return migrate(graph)
+            return Moved(migrate(graph))
         case Smooth(alpha):
-            return smooth(graph, inputs, alpha)
+            return Moved(smooth(graph, inputs, alpha))
+        case ShiftScale(thresholds):
+            found = search(graph, inputs, written, thresholds)
+            shift(graph, {gamma: each.shift for gamma, each in found.items()})
+            return Moved(migrate(graph, {g: each.scale for g, each in found.items()}), found)
 
 
 def suppressed_shape(graph: fx.GraphModule, settings: dict[str, Any]) -> None:
@@ -50,5 +79,14 @@ def suppressed_shape(graph: fx.GraphModule, settings: dict[str, Any]) -> None:
     # Directories written before `suppress` was one field hold two.
     if kind == "gamma-migration" or settings.get("migrate"):
         migrate(graph)
+    elif kind == "shift-scale":
+        shift(graph, _every_norm(graph, 1.0))
+        migrate(graph, _every_norm(graph, 2.0))
     elif kind == "smooth" or settings.get("smooth") is not None:
-        same_shape(graph)
+        migrate(graph, _every_norm(graph, 2.0))
+
+
+def _every_norm(graph: fx.GraphModule, value: float) -> dict[str, Tensor]:
+    named = {gamma_of(node): node for node in graph.graph.nodes}
+    wide = {g: node.meta["val"].shape[-1] for g, node in named.items() if g is not None}
+    return {gamma: torch.full((width,), value) for gamma, width in wide.items()}
