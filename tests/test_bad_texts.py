@@ -26,7 +26,7 @@ from roadworthy.errors import BadInput
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("texts")
-    write_model(folder / "bert", layers=1)
+    write_model(folder / "bert")
     write_texts(folder / "texts.tsv", rows=40)
     return folder
 

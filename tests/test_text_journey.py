@@ -96,7 +96,7 @@ def test_half_of_a_byte_holds_a_code_of_a_table_at_four_bits(place: Path) -> Non
     graph = onnx.load(out / "model.onnx").graph
     nibble = (onnx.TensorProto.INT4, onnx.TensorProto.UINT4)
     matrices = [t for t in graph.initializer if len(t.dims) == 2 and min(t.dims) > 1]
-    assert len(matrices) == 3 + 2 * 6 + 2  # tables, layers, pooler and head
+    assert len(matrices) == 3 + 6 + 2  # tables, a layer, pooler and head
     assert [t.name for t in matrices if t.data_type not in nibble] == []
     x = tokens(place)
     stored = IntegerPredictor(load_quantized(out))

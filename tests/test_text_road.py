@@ -19,7 +19,7 @@ WORDS = SENTENCE.split()
 STAGES = "casing,tokenizer,truncation,length,padding"
 
 
-def write_model(folder: Path, length: int = 16, layers: int = 2) -> Path:
+def write_model(folder: Path, length: int = 16, layers: int = 1) -> Path:
     vocabulary = {word: i for i, word in enumerate([*SPECIAL, *WORDS])}
     BertTokenizer(vocab=vocabulary, model_max_length=length).save_pretrained(folder)
     config = BertConfig(
@@ -166,7 +166,7 @@ def test_a_tokenizer_of_another_model_is_told(place: Path, tmp_path: Path, capsy
     BertTokenizer(vocab=strange).save_pretrained(tmp_path / "other")
     (tmp_path / "other.yaml").write_text(f"files: {tmp_path / 'other'}\n")
     assert main(["evaluate", *asked(place, "--preprocess", str(tmp_path / "other.yaml"))]) == 2
-    assert "the tokenizer that belongs to it" in capsys.readouterr().err
+    assert "give the tokenizer that belongs to the model" in capsys.readouterr().err
 
 
 def test_an_encoder_without_a_classifier_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """A small residual network with weights of some structure, and images for it."""
 
+from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor, fx, nn
@@ -45,6 +47,11 @@ def images(count: int = 96) -> Tensor:
 
 
 def graph() -> fx.GraphModule:
+    return deepcopy(_captured())
+
+
+@cache
+def _captured() -> fx.GraphModule:
     return capture(network(), images(1))
 
 
