@@ -105,3 +105,8 @@ def test_without_a_norm_smoothing_is_refused_and_clipping_says_what_it_does() ->
     assert facts["suppression"]["clip_ratio"] is not None
     tried = bag_of_words(Auto(8, 8))["tries"]
     assert [(row["method"], row["suppress"]) for row in tried] == [("Mse", None)]
+
+
+def test_a_folder_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=f"folder {tmp_path}/none not found"):
+        load_model(f"hf:{tmp_path}/none")

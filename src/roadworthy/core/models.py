@@ -248,6 +248,8 @@ def _hf(spec: HfSpec) -> tuple[nn.Module, Stages | None]:
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    if Path(spec.name).is_absolute() and not Path(spec.name).is_dir():
+        raise BadModel(f"folder {spec.name} not found; give hf:FOLDER, or an id that the hub knows")
     config: Any = _hub(spec.name, lambda: transformers.AutoConfig.from_pretrained(spec.name))
     kinds = config.architectures or ()
     if not any("ForSequenceClassification" in kind for kind in kinds):
