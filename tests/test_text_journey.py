@@ -28,7 +28,7 @@ def arguments(place: Path, *more: str, data: str = "texts.tsv") -> list[str]:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("texts")
-    write_model(folder / "bert")
+    write_model(folder / "bert", layers=2)
     write_texts(folder / "texts.tsv", rows=64)
     return folder
 
@@ -54,6 +54,16 @@ def test_the_record_tells_accuracy_parity_and_distance_to_float(done: Path) -> N
     assert metrics["against_float"]["agreement"] > 0.8
     assert metrics["against_float"]["logit_error"] < 0.3
     assert metrics["deployed"]["metric"] == "top1"
+
+
+@pytest.mark.parametrize("done", ["outlier-suppression"], indirect=True)
+def test_the_record_lists_the_norms_whose_gains_moved(done: Path) -> None:
+    rows = json.loads((done / "run.json").read_text())["suppression"]["migrations"]
+    moved = [row for row in rows if row["absorbed"]]
+    assert len(moved) == 4, rows  # embeddings, attention and feed-forward norms but the last
+    assert not [
+        row for row in rows if row["norm"].endswith("layer.1.output.LayerNorm") and row["absorbed"]
+    ]
 
 
 @pytest.mark.parametrize("done", ["auto"], indirect=True)
@@ -96,7 +106,7 @@ def test_half_of_a_byte_holds_a_code_of_a_table_at_four_bits(place: Path) -> Non
     graph = onnx.load(out / "model.onnx").graph
     nibble = (onnx.TensorProto.INT4, onnx.TensorProto.UINT4)
     matrices = [t for t in graph.initializer if len(t.dims) == 2 and min(t.dims) > 1]
-    assert len(matrices) == 3 + 6 + 2  # tables, a layer, pooler and head
+    assert len(matrices) == 3 + 2 * 6 + 2  # tables, layers, pooler and head
     assert [t.name for t in matrices if t.data_type not in nibble] == []
     x = tokens(place)
     stored = IntegerPredictor(load_quantized(out))
