@@ -69,7 +69,7 @@ def test_a_checkpoint_fills_any_model(file: Path, tmp_path: Path) -> None:
         ("py:/nowhere.py:net", "not found"),
         ("onnx:/nowhere.onnx", "not found"),
         ("torchvision:resnet18@/nowhere.pth", "not found"),
-        ("hf:/nowhere@random", "config.json"),
+        ("hf:/nowhere@random", "folder /nowhere not found"),
     ],
 )
 def test_unknown_models_say_what_is_known(spec: str, message: str) -> None:

@@ -1,10 +1,12 @@
 """The preprocessing that a model states about itself: timm, torchvision, Hugging Face, by hand."""
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from torch import nn
 
 from roadworthy.core.images import Geometry, Preprocess, Size
@@ -72,6 +74,25 @@ def of_timm(config: Mapping[str, Any]) -> Preprocess:
         std=tuple(float(v) for v in config.get("std") or (0.229, 0.224, 0.225)),
         fill=(round(255 * mean[0]), round(255 * mean[1]), round(255 * mean[2])),
     )
+
+
+def for_safetensors(stages: Stages) -> dict[str, str]:
+    """Metadata of a ``.safetensors`` file by which `of_safetensors` finds `stages` again."""
+    return {"preprocess": json.dumps(stages.to_dict())}
+
+
+def of_safetensors(path: Path) -> Stages | None:
+    """What the file's own metadata hold under ``preprocess``, as JSON; None where nothing."""
+    if path.suffix != ".safetensors":
+        return None
+    with safe_open(path, "pt") as file:
+        text = (file.metadata() or {}).get("preprocess")
+    if text is None:
+        return None
+    try:
+        return stated(json.loads(text))
+    except ValueError as error:
+        raise BadPreprocess(f"the metadata of {path}, preprocess: {error}") from error
 
 
 def timm_classifier(module: nn.Module) -> str | None:

@@ -24,10 +24,12 @@ from roadworthy.core.inputs import preprocess_from as preprocess_of_any
 from roadworthy.core.specs import (
     Checkpoint,
     HfSpec,
+    MetaNetSpec,
     ModelSpec,
     OnnxSpec,
     Pretrained,
     PySpec,
+    Random,
     TimmSpec,
     TorchvisionSpec,
     Weights,
@@ -144,6 +146,8 @@ def _build(spec: ModelSpec) -> tuple[nn.Module, Stages | None]:
             return _timm(spec)
         case TorchvisionSpec():
             return _torchvision(spec)
+        case MetaNetSpec():
+            return _metanet(spec)
         case HfSpec():
             return _hf(spec)
         case PySpec():
@@ -197,6 +201,29 @@ def _torchvision(spec: TorchvisionSpec) -> tuple[nn.Module, Preprocess | None]:
         )
         return module, metadata.of_torchvision(metadata.torchvision_entry(entries, path))
     return module, metadata.of_torchvision(next(iter(entries)))
+
+
+def _metanet(spec: MetaNetSpec) -> tuple[nn.Module, Stages | None]:
+    from roadworthy.core.metanet import POINTS, MetaNet
+
+    if spec.name not in POINTS:
+        raise BadModel(_unknown("metanet", spec.name, list(POINTS)))
+    config = POINTS[spec.name]
+    match spec.weights:
+        case Pretrained():
+            raise BadModel(
+                f"metanet:{spec.name} has no weights to download; give a file of your own by "
+                f"metanet:{spec.name}@weights.safetensors, or metanet:{spec.name}@random"
+            )
+        case Random():
+            return MetaNet(config, 1000), None
+        case Checkpoint(path):
+            weights = read_weights(path)
+            module = MetaNet(config, class_count(weights, "classifier") or 0)
+            load_strictly(module, weights, f"checkpoint {path}")
+            return module, metadata.of_safetensors(path)
+        case _:
+            assert_never(spec.weights)
 
 
 def _filled(

@@ -44,6 +44,14 @@ class TorchvisionSpec:
 
 
 @dataclass(frozen=True)
+class MetaNetSpec:
+    """``metanet:NAME``."""
+
+    name: str
+    weights: Weights
+
+
+@dataclass(frozen=True)
 class HfSpec:
     """``hf:ID_OR_DIR``."""
 
@@ -71,7 +79,7 @@ class OnnxSpec:
 _PY = re.compile(r"(?P<path>.+?):(?P<function>[^@:/\\]+)(@(?P<source>.*))?")
 _SUFFIXES = frozenset((".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".tar", ".pkl"))
 
-ModelSpec = TimmSpec | TorchvisionSpec | HfSpec | PySpec | OnnxSpec
+ModelSpec = TimmSpec | TorchvisionSpec | MetaNetSpec | HfSpec | PySpec | OnnxSpec
 
 
 def parse_model_spec(spec: str) -> ModelSpec:
@@ -92,6 +100,8 @@ def parse_model_spec(spec: str) -> ModelSpec:
             return TimmSpec(name, _weights(source))
         case "torchvision" if name:
             return TorchvisionSpec(name, _weights(source))
+        case "metanet" if name:
+            return MetaNetSpec(name, _weights(source))
         case "hf" if name:
             name, source = _split(rest)
             return HfSpec(name, _weights(source))
@@ -99,7 +109,7 @@ def parse_model_spec(spec: str) -> ModelSpec:
             return PySpec(Path(parts["path"]), parts["function"], _weights(parts["source"] or ""))
         case _:
             raise BadModel(
-                f"model {spec!r} given; timm:NAME, torchvision:NAME, hf:DIR_OR_ID, "
+                f"model {spec!r} given; timm:NAME, torchvision:NAME, metanet:NAME, hf:DIR_OR_ID, "
                 "py:FILE.py:FUNCTION (each with @weights.pth or @random) and onnx:FILE are allowed"
             )
 
