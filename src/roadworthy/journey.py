@@ -77,6 +77,7 @@ class QuantizedModel:
     module: fx.GraphModule
     record: dict[str, Any]
     example: Inputs
+    embeds: bool = False
 
     def export(self, path: str | Path) -> dict[str, Any]:
         """Write ONNX, compare it with the simulation on the calibration images, keep it if equal.
@@ -87,7 +88,9 @@ class QuantizedModel:
         with write_atomically(Path(path)) as temporary:
             facts = export_onnx(self.module, self.example[:2], temporary)
             simulated = in_batches(IntegerPredictor(self.module), self.example)
-            found = compare(simulated, in_batches(OrtPredictor(temporary), self.example))
+            found = compare(
+                simulated, in_batches(OrtPredictor(temporary), self.example), self.embeds
+            )
             assert_parity(found, self.module, temporary, shortened(self.example[:BATCH]))
         return {**asdict(facts), "parity": found.to_dict()}
 
@@ -118,12 +121,13 @@ def quantize(
     """
     method = method or QDrop()
     images = batches if isinstance(batches, Tensor) else torch.cat(list(batches))
-    graph = capture(load_model(model).module, images[:1])
+    loaded = load_model(model)
+    graph = capture(loaded.module, images[:1])
     chosen = backend(backend_name, method.act_bits)
     plan = Plan(method, chosen, Widths(method.weight_bits, method.act_bits))
     done = compress_best(graph, images, plan, Run(seed, progress=progress))
     snap_biases(done.module)
-    return QuantizedModel(done.module, done.facts, images[:PARITY_IMAGES])
+    return QuantizedModel(done.module, done.facts, images[:PARITY_IMAGES], loaded.embeds)
 
 
 def method_of(solver: Solver, weight_bits: int, act_bits: int, images: int) -> Method:
@@ -167,7 +171,7 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
     dataset, images, labels, skipped = _calibration(request, preprocess)
     device = resolve_device(request.device)
     graph = capture(loaded.module, images[:1]).to(device)
-    judging = judging_set(request.data.evaluation, graph)
+    judging = judging_set(request.data.evaluation, graph, loaded.embeds)
     scheme = request.scheme
     chosen = backend(scheme.backend, scheme.act_bits)
     method = method_of(request.solver, scheme.weight_bits, scheme.act_bits, len(images))
@@ -200,7 +204,7 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
     meaning["settings"] = asdict(done.method)
     meaning["raised"] = done.facts.get("raised_to_8bit", [])
     with _together(out) as new:
-        numbers = _deploy(module, graph.cpu(), images, new)
+        numbers = _deploy(module, graph.cpu(), images, new, loaded.embeds)
         numbers |= judge(request, judging, loaded, module, preprocess, new)
         save_quantized(module, meaning, new)
         record = RunRecord(
@@ -303,9 +307,11 @@ def _noise(preprocess: Stages) -> Any:
     return RandomPreprocess(preprocess).choices if isinstance(preprocess, Preprocess) else None
 
 
-def _deploy(module: fx.GraphModule, graph: nn.Module, images: Tensor, out: Path) -> dict[str, Any]:
+def _deploy(
+    module: fx.GraphModule, graph: nn.Module, images: Tensor, out: Path, embeds: bool
+) -> dict[str, Any]:
     """Write model.onnx once it agrees with the simulation; size and speed against float."""
-    quantized = QuantizedModel(module, {}, images[:PARITY_IMAGES])
+    quantized = QuantizedModel(module, {}, images[:PARITY_IMAGES], embeds)
     facts = quantized.export(out / "model.onnx")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "float.onnx"

@@ -8,6 +8,7 @@ from torch import Tensor, fx
 
 from roadworthy.core.batches import batches, join
 from roadworthy.core.data import Dataset, check_labels, load_data
+from roadworthy.core.embeddings import cosines
 from roadworthy.core.extract import whole
 from roadworthy.core.inputs import Stages
 from roadworthy.core.metrics import accuracy, correct, paired_bootstrap, wilson
@@ -20,7 +21,7 @@ from roadworthy.errors import BadModel
 from roadworthy.requests import QuantizeRequest
 
 
-def judging_set(spec: str | None, graph: fx.GraphModule) -> Dataset | None:
+def judging_set(spec: str | None, graph: fx.GraphModule, embeds: bool = False) -> Dataset | None:
     """The evaluation data, known to fit the model before anything is learned."""
     shape = whole(graph).exit.meta["val"].shape
     if len(shape) != 2:
@@ -30,6 +31,8 @@ def judging_set(spec: str | None, graph: fx.GraphModule) -> Dataset | None:
         )
     if spec is None:
         return None
+    if embeds:
+        return load_data(spec)
     dataset = load_data(spec).labelled()
     check_labels(dataset, int(shape[1]))
     return dataset
@@ -43,7 +46,8 @@ def judge(
     preprocess: Stages,
     out: Path,
 ) -> dict[str, Any]:
-    """Accuracy of the float, the simulated and the deployed model on the evaluation data."""
+    """Accuracy of the float, the simulated and the deployed model on the evaluation data; of
+    embeddings their cosine to those of the float model, which needs no labels."""
     if dataset is None:
         return {"data": {}}
     parts = batches(dataset, preprocess, 64, request.data.skip_bad, "judging")
@@ -54,11 +58,14 @@ def judge(
         "deployed": OrtPredictor(out / "model.onnx"),
     }
     answers = {name: in_batches(form, inputs) for name, form in forms.items()}
+    known = {"data": {"eval": identity(dataset, len(parts.skipped))}}
+    if loaded.embeds:
+        return {n: _closeness(answers["float"], a) for n, a in answers.items()} | known
     found: dict[str, Any] = {name: _score(a, labels) for name, a in answers.items()}
     fp, low = (correct(answers[name], labels) for name in ("float", "deployed"))
     found["change"] = paired_bootstrap(fp, low, request.seed)._asdict()
     found["against_float"] = against_float(answers["float"], answers["deployed"])
-    return {**found, "data": {"eval": identity(dataset, len(parts.skipped))}}
+    return found | known
 
 
 def against_float(fp: Float[Tensor, "n k"], low: Float[Tensor, "n k"]) -> dict[str, float]:
@@ -75,6 +82,13 @@ def against_float(fp: Float[Tensor, "n k"], low: Float[Tensor, "n k"]) -> dict[s
         "agreement": float((fp.argmax(1) == low.argmax(1)).double().mean()),
         "logit_error": float((fp - low).square().mean() / spread),
     }
+
+
+def _closeness(fp: Float[Tensor, "n k"], low: Float[Tensor, "n k"]) -> dict[str, Any]:
+    """Mean cosine to the float model's embeddings, and that of the worst hundredth."""
+    found = cosines(fp, low)
+    mean, tail = float(found.mean()), float(found.quantile(0.01))
+    return {"metric": "cosine", "value": mean, "percentile_1": tail}
 
 
 def _score(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> dict[str, Any]:

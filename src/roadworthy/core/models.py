@@ -18,6 +18,7 @@ from torch.jit import ScriptModule
 
 from roadworthy.core import metadata
 from roadworthy.core.checkpoints import check_finite, class_count, load_strictly, read_weights
+from roadworthy.core.embeddings import HfEmbedding, embeds, pooled_of
 from roadworthy.core.images import Preprocess, preprocess_from
 from roadworthy.core.inputs import Stages
 from roadworthy.core.inputs import preprocess_from as preprocess_of_any
@@ -63,6 +64,11 @@ class LoadedModel:
     def stages(self) -> Stages | None:
         """What makes its inputs, of images or of texts."""
         return self.texts or self.preprocess
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it answers embeddings, which are compared by cosine and need no labels."""
+        return isinstance(self.module, HfEmbedding)
 
     def example(self, shape: Sequence[int]) -> Tensor:
         """One input of the right kind: an image of this shape, or a text."""
@@ -278,12 +284,15 @@ def _hf(spec: HfSpec) -> tuple[nn.Module, Stages | None]:
     if Path(spec.name).is_absolute() and not Path(spec.name).is_dir():
         raise BadModel(f"folder {spec.name} not found; give hf:FOLDER, or an id that the hub knows")
     config: Any = _hub(spec.name, lambda: transformers.AutoConfig.from_pretrained(spec.name))
-    kinds = config.architectures or ()
+    kinds, positions = config.architectures or (), getattr(config, "max_position_embeddings", None)
+    if embeds(config):
+        module = _hf_weights(spec.name, spec.weights, transformers.AutoModel)
+        return HfEmbedding(module, pooled_of(spec.name)), of_folder(spec.name, positions)
     if not any("ForSequenceClassification" in kind for kind in kinds):
         module = _hf_weights(spec.name, spec.weights, transformers.AutoModelForImageClassification)
         return HfLogits(module), metadata.of_hf(spec.name)
     module = _hf_weights(spec.name, spec.weights, transformers.AutoModelForSequenceClassification)
-    return HfText(module), of_folder(spec.name, getattr(config, "max_position_embeddings", None))
+    return HfText(module), of_folder(spec.name, positions)
 
 
 def _hf_weights(name: str, weights: Weights, auto: Any) -> nn.Module:

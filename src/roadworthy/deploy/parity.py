@@ -7,6 +7,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from roadworthy.core.embeddings import cosines
 from roadworthy.core.predict import Inputs, OneOfMany, Predictor, predict
 from roadworthy.deploy.inspect import first_break
 from roadworthy.errors import BadData, ParityError
@@ -16,7 +17,8 @@ AGREEMENT = 0.995
 
 @dataclass(frozen=True)
 class Parity:
-    """Simulated against deployed: share of equal top-1, largest and mean logit difference."""
+    """Simulated against deployed: share of equal top-1, of embeddings their mean cosine; largest
+    and mean difference of the outputs."""
 
     agreement: float
     max_abs: float
@@ -28,8 +30,10 @@ class Parity:
         return asdict(self)
 
 
-def compare(simulated: Float[Tensor, "n k"], deployed: Float[Tensor, "m k"]) -> Parity:
-    """Parity of two sets of logits of the same images.
+def compare(
+    simulated: Float[Tensor, "n k"], deployed: Float[Tensor, "m k"], embeds: bool = False
+) -> Parity:
+    """Parity of two sets of logits, or of embeddings, of the same images.
 
     >>> import torch
     >>> compare(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[0.5, 1.0], [0.0, 1.0]]))
@@ -42,7 +46,8 @@ def compare(simulated: Float[Tensor, "n k"], deployed: Float[Tensor, "m k"]) -> 
         )
     gap = (simulated - deployed).abs()
     same = simulated.argmax(1) == deployed.argmax(1)
-    return Parity(float(same.float().mean()), float(gap.max()), float(gap.mean()), len(simulated))
+    agreed = cosines(simulated, deployed) if embeds else same.float()
+    return Parity(float(agreed.mean()), float(gap.max()), float(gap.mean()), len(simulated))
 
 
 def parity(simulated: Predictor, deployed: Predictor, images: Iterable[OneOfMany]) -> Parity:
