@@ -3,6 +3,7 @@
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from roadworthy.core.batches import Batches, batches
 from roadworthy.core.data import Dataset, check_labels, load_data
+from roadworthy.core.embeddings import UNJUDGED
 from roadworthy.core.inputs import Stages, preprocess_from, stages_from
 from roadworthy.core.metrics import accuracy, correct, wilson
 from roadworthy.core.models import check_onnx, load_model
@@ -128,7 +130,7 @@ def open_predictor(
     spec = parse_model_spec(model)
     if isinstance(spec, OnnxSpec):
         return _runtime(spec.path, preprocess)
-    loaded = load_model(model)
+    loaded = load_model(model).with_classes()
     return TorchPredictor(loaded.module, model, device), loaded.chosen(preprocess)
 
 
@@ -141,11 +143,15 @@ def _runtime(path: Path, preprocess: str | None) -> tuple[Predictor, Stages]:
 
 
 def recorded_preprocess(folder: Path) -> Stages | None:
-    """The preprocessing that `quantize` recorded beside its model.onnx."""
+    """The preprocessing that `quantize` recorded beside its model.onnx; BadModel where that
+    answers embeddings."""
     if not (folder / "run.json").is_file():
         return None
     config: object = RunRecord.load(folder).config
-    stages = config.get("preprocess") if isinstance(config, dict) else None
+    told: dict[str, Any] = config if isinstance(config, dict) else {}
+    if told.get("embeds"):
+        raise BadModel(UNJUDGED.format(folder))
+    stages = told.get("preprocess")
     return stages_from(stages) if isinstance(stages, dict) else None
 
 

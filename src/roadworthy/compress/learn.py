@@ -133,7 +133,7 @@ def _loss(out: Tensor, samples: Samples, kind: str) -> tuple[Tensor, Tensor]:
     """Loss and its gradient by `out`: squared error summed over channels, averaged over the rest
     (QDrop) without padding, or KL divergence of the logits averaged over samples."""
     result, target, valid = out.detach(), samples.target, samples.valid
-    if kind == "kl":
+    if kind == "kl" and out.shape[-1] > 1:  # one number has no softmax
         log_p, log_q = target.log_softmax(-1), result.log_softmax(-1)
         p = log_p.exp()
         return (p * (log_p - log_q)).sum(-1).mean(), (log_q.exp() - p) / len(out)

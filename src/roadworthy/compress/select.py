@@ -6,6 +6,7 @@ from typing import Any
 from torch import fx
 
 from roadworthy.compress.calibrate import held_out
+from roadworthy.compress.divergence import divergence
 from roadworthy.compress.engine import Run
 from roadworthy.compress.methods import Method
 from roadworthy.compress.quantize import Compressed, Plan, compress
@@ -32,13 +33,12 @@ def compress_best(graph: fx.GraphModule, images: Inputs, plan: Plan, run: Run) -
     what = "--method auto" if plan.method.candidates else "--tries"
     judging = held_out(len(images), HELD_OUT, what).to(images.device)
     seen, unseen = images[~judging], images[judging]
-    wanted = in_batches(graph, unseen).log_softmax(-1)
+    wanted = in_batches(graph, unseen)
     best: Compressed | None = None
     rows: list[dict[str, Any]] = []
     for trial in trials:
         done = compress(graph, seen, trial.plan, trial.run)
-        got = in_batches(done.module, unseen).log_softmax(-1)
-        kl = float((wanted.exp() * (wanted - got)).sum(-1).mean())
+        kl = divergence(wanted, in_batches(done.module, unseen))
         if best is None or kl < min(row["kl"] for row in rows):
             best = done
         rows.append({**trial.told, "kl": kl})

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, fx
 
 from roadworthy.compress.calibrate import set_enabled
+from roadworthy.compress.divergence import divergence
 from roadworthy.compress.engine import Task, calibrate, prepare, whole_model
 from roadworthy.compress.place import Layer
 from roadworthy.compress.quantize import Plan
@@ -28,7 +29,7 @@ def sensitivity(graph: fx.GraphModule, images: Inputs, plan: Plan) -> list[dict[
         module.to(images.device)
     calibrate(task, images, plan.method, plan.backend)
     model, shown = whole_model(task), images[:IMAGES]
-    wanted = in_batches(graph, shown).log_softmax(-1)
+    wanted = in_batches(graph, shown)
     layers = task.quantizers.layers
     costs = [
         {"layer": layer.name, "kl": _cost(task, layer, model, shown, wanted)}
@@ -41,5 +42,4 @@ def _cost(task: Task, layer: Layer, model: fx.GraphModule, images: Tensor, wante
     on = {layer.weight, *layer.inputs}
     for name, module in task.quantizers.modules.items():
         set_enabled(module, name in on)
-    got = in_batches(model, images).log_softmax(-1)
-    return float((wanted.exp() * (wanted - got)).sum(-1).mean())
+    return divergence(wanted, in_batches(model, images))

@@ -16,6 +16,11 @@ _STATED = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
 }
+UNJUDGED = (
+    "{} answers embeddings, which labels cannot judge; `quantize` compares them with those of the "
+    "float model on the texts of --eval"
+)
+"""What is said of such a model where answers are counted."""
 _MODULES = ("Transformer", "Pooling", "Normalize")
 
 
@@ -33,6 +38,10 @@ class HfEmbedding(nn.Module):
     def __init__(self, model: nn.Module, pooled: Pooled) -> None:
         super().__init__()
         self.model, self.pooled = model, pooled
+        if isinstance(getattr(model, "pooler", None), nn.Module):
+            model.register_module(
+                "pooler", None
+            )  # a layer behind the first token, which nothing here reads
 
     def forward(self, tokens: Int[Tensor, "b r t"]) -> Float[Tensor, "b k"]:
         """Embeddings of a batch; padding takes no part in them."""
@@ -87,6 +96,14 @@ def pooled_of(name: str) -> Pooled:
         )
     pooling: Any = poolings[0]
     return Pooled(pooling, "Normalize" in kinds)
+
+
+def longest(name: str, positions: int | None) -> int | None:
+    """Tokens of a text at most: ``max_seq_length`` of ``sentence_bert_config.json``, where it is
+    there, else the model's positions."""
+    stated: dict[str, Any] = _read(name, "sentence_bert_config.json") or {}
+    most = stated.get("max_seq_length")
+    return min(most, positions or most) if isinstance(most, int) else positions
 
 
 def cosines(a: Float[Tensor, "n k"], b: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:

@@ -18,7 +18,7 @@ from torch.jit import ScriptModule
 
 from roadworthy.core import metadata
 from roadworthy.core.checkpoints import check_finite, class_count, load_strictly, read_weights
-from roadworthy.core.embeddings import HfEmbedding, embeds, pooled_of
+from roadworthy.core.embeddings import UNJUDGED, HfEmbedding, embeds, longest, pooled_of
 from roadworthy.core.images import Preprocess, preprocess_from
 from roadworthy.core.inputs import Stages
 from roadworthy.core.inputs import preprocess_from as preprocess_of_any
@@ -69,6 +69,12 @@ class LoadedModel:
     def embeds(self) -> bool:
         """Whether it answers embeddings, which are compared by cosine and need no labels."""
         return isinstance(self.module, HfEmbedding)
+
+    def with_classes(self) -> "LoadedModel":
+        """This model; BadModel where labels cannot judge what it answers."""
+        if self.embeds:
+            raise BadModel(UNJUDGED.format(self.spec))
+        return self
 
     def example(self, shape: Sequence[int]) -> Tensor:
         """One input of the right kind: an image of this shape, or a text."""
@@ -286,8 +292,9 @@ def _hf(spec: HfSpec) -> tuple[nn.Module, Stages | None]:
     config: Any = _hub(spec.name, lambda: transformers.AutoConfig.from_pretrained(spec.name))
     kinds, positions = config.architectures or (), getattr(config, "max_position_embeddings", None)
     if embeds(config):
-        module = _hf_weights(spec.name, spec.weights, transformers.AutoModel)
-        return HfEmbedding(module, pooled_of(spec.name)), of_folder(spec.name, positions)
+        module = _hf_weights(spec.name, spec.weights, transformers.AutoModel, ("pooler.",))
+        stages = of_folder(spec.name, longest(spec.name, positions))
+        return HfEmbedding(module, pooled_of(spec.name)), stages
     if not any("ForSequenceClassification" in kind for kind in kinds):
         module = _hf_weights(spec.name, spec.weights, transformers.AutoModelForImageClassification)
         return HfLogits(module), metadata.of_hf(spec.name)
@@ -295,13 +302,15 @@ def _hf(spec: HfSpec) -> tuple[nn.Module, Stages | None]:
     return HfText(module), of_folder(spec.name, positions)
 
 
-def _hf_weights(name: str, weights: Weights, auto: Any) -> nn.Module:
+def _hf_weights(name: str, weights: Weights, auto: Any, unread: tuple[str, ...] = ()) -> nn.Module:
+    """The network of a folder; tensors that begin with one of `unread` may be missing."""
     if isinstance(weights, Pretrained):
         # Without these two a layer that the weights lack is random, a wrong shape told in a table.
         asked: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
         asked["dtype"] = torch.float32  # else that of the files, half precision too
         module, told = _hub(name, lambda: auto.from_pretrained(name, **asked))
-        wrong = sorted({*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])})
+        missing = {*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])}
+        wrong = sorted(key for key in missing if not key.startswith(unread))
         if wrong:
             raise BadModel(
                 f"the weights of hf:{name} lack {len(wrong)} tensors that its config.json asks "

@@ -19,6 +19,7 @@ METRICS = {
     "mask_map50": "mask mAP50",
     "miou": "mean IoU",
     "rmse": "RMSE",
+    "cosine": "cosine to float",
 }
 
 
