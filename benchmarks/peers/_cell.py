@@ -14,15 +14,19 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
 
 Predict = Callable[[np.ndarray], np.ndarray]
+Numbers = dict[str, object]
+Made = TypeVar("Made")
 
 
 class RefusedError(Exception):
@@ -100,15 +104,22 @@ def peak_megabytes() -> float:
     return (peaks[0] if peaks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024
 
 
-def measure(cell: Cell, quantize: Callable[[Cell], Predict], out: Path) -> dict[str, object]:
+def timed(quantize: Callable[[Cell], Made], cell: Cell) -> tuple[Made, dict[str, float]]:
+    """What `quantize` makes of the cell, and its cost."""
     wall, cpu = time.perf_counter(), time.process_time()
-    predict = quantize(cell)
+    made = quantize(cell)
     cost = {
         "wall_s": time.perf_counter() - wall,
         "cpu_s": time.process_time() - cpu,
     }
     cost = {name: spent + cell.reused.get(name, 0.0) for name, spent in cost.items()}
     cost["peak_mb"] = max(peak_megabytes(), cell.reused.get("peak_mb", 0.0))
+    return made, cost
+
+
+def measure(quantize: Callable[[Cell], Predict], cell: Cell, out: Path) -> Numbers:
+    """Top-1 of tests A and B, their classes in `out`, and the cost."""
+    predict, cost = timed(quantize, cell)
     found = {name: classes(predict, cell.array(name)) for name in ("a", "b")}
     np.savez_compressed(out, **found)
     scores = {n: float((p == cell.array("y" + n)).mean() * 100) for n, p in found.items()}
@@ -116,6 +127,11 @@ def measure(cell: Cell, quantize: Callable[[Cell], Predict], out: Path) -> dict[
 
 
 def answer(quantize: Callable[[Cell], Predict], *packages: str) -> None:
+    """Quantize and judge an image classifier as the command line says."""
+    print_cell(partial(measure, quantize), packages)
+
+
+def print_cell(judge: Callable[[Cell, Path], Numbers], packages: Iterable[str]) -> None:
     """Run the cell named on the command line and print its JSON line, the last on stdout."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--method", required=True)
@@ -130,7 +146,7 @@ def answer(quantize: Callable[[Cell], Predict], *packages: str) -> None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     cell = Cell(given.method, given.weight_bits, given.act_bits, given.seed, given.work)
     try:
-        result = measure(cell, quantize, given.predictions)
+        result = judge(cell, given.predictions)
     except RefusedError as reason:
         result = {"refuses": str(reason)}
     result["versions"] = {name: importlib.metadata.version(name) for name in packages}

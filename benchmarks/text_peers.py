@@ -1,0 +1,210 @@
+"""Text models, side by side: roadworthy and the public tools on MiniLM fine-tuned on SST-2.
+
+Every tool gets the same model (recipes/finetune_text.py), the same tokens of 256 training texts
+drawn by seed, and is judged on the 872 labelled sentences: accuracy, agreement with the float
+model, squared error of the logits over their variance; size of the model and cost of quantizing.
+Each peer lives in an environment of its own, made here with uv; finished cells are kept.
+
+    python benchmarks/text_peers.py --out out/text-peers
+    python benchmarks/text_peers.py --out out/text-peers --finished
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from shutil import copytree
+
+import numpy as np
+import torch
+from peer_table import Result, cpu_name
+from ptq_peers import Job, Peer, finished, run
+
+from roadworthy.core.batches import load_tensor
+from roadworthy.core.data import load_data
+from roadworthy.core.metrics import correct, paired_bootstrap
+from roadworthy.core.models import load_model
+from roadworthy.core.padding import in_batches
+from roadworthy.core.predict import TorchPredictor
+from roadworthy.judging import against_float
+
+TEXTS, SEEDS = 256, (0, 1, 2)
+TORCH = ("torch==2.15.0", "transformers==5.23.0", "numpy")
+OURS = Peer("text_roadworthy", (), ("smoothquant-1", "outlier-suppression"))
+PEERS = (
+    Peer(
+        "text_onnxruntime",
+        ("onnxruntime==1.32.0", "onnx", "sympy"),
+        ("minmax", "dynamic"),
+    ),
+    Peer("text_nncf", ("nncf==3.4.0", "openvino==2026.4.1", "onnx"), ("smoothquant",)),
+    Peer("text_torchao", ("torchao==0.18.0", *TORCH), ("dynamic", "pt2e-x86")),
+    Peer(
+        "text_inc",
+        ("neural-compressor-pt==3.10", "torchao==0.18.0", *TORCH),
+        ("smoothquant", "static"),
+    ),
+)
+
+
+def prepare(work: Path, folder: Path) -> None:
+    """Write what every tool is handed: model/, model.onnx, data.npz."""
+    if (work / "data.npz").exists():
+        return
+    work.mkdir(parents=True, exist_ok=True)
+    copytree(folder, work / "model", dirs_exist_ok=True)
+    loaded = load_model(f"hf:{folder}")
+    root = os.environ["ROADWORTHY_DATA"]
+    train, test = (
+        load_data(f"text:{root}/sst2/{part}.tsv?text=sentence&label=label")
+        for part in ("train", "test")
+    )
+    x, y = load_tensor(test, loaded.stages)
+    drawn = (train.subset(TEXTS, seed, stratified=False) for seed in SEEDS)
+    texts = [load_tensor(some, loaded.stages)[0] for some in drawn]
+    export(work)
+    np.savez(
+        work / "data.npz",
+        test=x.numpy(),
+        labels=y.numpy(),
+        logits=in_batches(TorchPredictor(loaded.module, "float"), x).numpy(),
+        **{f"cal{seed}": t.numpy() for seed, t in zip(SEEDS, texts, strict=True)},
+    )
+
+
+def export(work: Path) -> None:
+    """The float model as ONNX: ids, mask and types [batch tokens] to logits."""
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(work / "model").eval()
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens", max=128)}
+    torch.onnx.export(
+        model,
+        kwargs={name: torch.ones(2, 16, dtype=torch.int64) for name in names},
+        f=work / "model.onnx",
+        opset_version=21,
+        dynamo=True,
+        external_data=False,
+        dynamic_shapes=dict.fromkeys(names, sizes),
+        input_names=names,
+        output_names=["logits"],
+    )
+
+
+def jobs(given: argparse.Namespace) -> list[Job]:
+    """Peers at 8 bits, ours at every column, each seed."""
+    rows = [(OURS, given.columns), *((peer, ["w8a8"]) for peer in PEERS)]
+    return [
+        Job(peer, method, column, seed)
+        for peer, columns in rows
+        if not given.only or peer.name.removeprefix("text_") in given.only
+        for method in peer.methods
+        if not given.methods or method in given.methods
+        for column in columns
+        for seed in given.seeds
+    ]
+
+
+def told(job: Job) -> str:
+    return f"{job.peer.name.removeprefix('text_')} {job.method}, {job.column.upper()}"
+
+
+class Judge:
+    """The sentences' labels and float logits, and the cells' logits."""
+
+    def __init__(self, out: Path) -> None:
+        with np.load(out / "work" / "data.npz") as store:
+            self.labels, self.float = (torch.from_numpy(store[k]) for k in ("labels", "logits"))
+        self.cells = out / "cells"
+
+    def logits(self, job: Job) -> torch.Tensor:
+        with np.load(self.cells / f"{job.key}.npz") as store:
+            return torch.from_numpy(store["logits"])
+
+    def row(self, runs: list[tuple[Job, Result]], against: list[Job]) -> str:
+        """Means over seeds; accuracy against `against` on the same sentences, seeds joined."""
+        name = told(runs[0][0])
+        good = [(job, found) for job, found in runs if "cpu_s" in found]
+        if not good:
+            why = next(iter(runs[0][1].items()))
+            return f"| {name} | {why[0]}: {why[1]} | | | | |"
+        logits = [self.logits(job) for job, _ in good]
+        right = [100 * float(correct(x, self.labels).double().mean()) for x in logits]
+        facts = [against_float(self.float, x) for x in logits]
+        same, error = (np.mean([f[k] for f in facts]) for k in ("agreement", "logit_error"))
+        size, cpu = (np.mean([found[k] for _, found in good]) for k in ("mebibytes", "cpu_s"))
+        return (
+            f"| {name} | {np.mean(right):.2f} ±{np.std(right):.2f} / {100 * same:.1f} / {error:.4f}"
+            f" | {self.paired(logits, against)} | {size:.1f} | {cpu:.0f} |"
+        )
+
+    def paired(self, logits: list[torch.Tensor], against: list[Job]) -> str:
+        """Points that `against` is more often right and as the float model says."""
+        ours = [self.logits(job) for job in against][: len(logits)]
+        if len(ours) < len(logits):
+            return "- | -"
+        parts = []
+        for truth in (self.labels, self.float.argmax(1)):
+            a, b = (torch.cat([correct(x, truth) for x in each]) for each in (logits, ours))
+            found = paired_bootstrap(a, b, seed=0)
+            parts.append("{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * v for v in found)))
+        return " | ".join(parts)
+
+    def table(self, cells: list[tuple[Job, Result]]) -> str:
+        ours = [j for j, found in cells if told(j) == REFERENCE and "cpu_s" in found]
+        lines = [
+            f"| tool, method | right / agreement / logit error | {REFERENCE}: right more often, "
+            "points | agrees more often, points | MiB | CPU s |",
+            "|---" * 6 + "|",
+        ]
+        for name in dict.fromkeys(told(job) for job, _ in cells):
+            lines.append(self.row([cell for cell in cells if told(cell[0]) == name], ours))
+        return "\n".join(lines)
+
+
+REFERENCE = "roadworthy smoothquant-1, W8A8"
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", type=Path, default=Path("out/minilm-sst2"))
+    parser.add_argument("--venvs", type=Path, default=Path.home() / ".cache" / "roadworthy-peers")
+    parser.add_argument("--only", nargs="+", metavar="PEER")
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="only these of each tool")
+    parser.add_argument("--columns", nargs="+", default=["w8a8", "w6a6", "w4a8"], help="of ours")
+    parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=list(SEEDS))
+    parser.add_argument("--finished", action="store_true", help="run nothing, print what is there")
+    parser.add_argument("--timeout", type=float, default=1200, help="seconds for one cell")
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = arguments()
+    cells = given.out / "cells"
+    cells.mkdir(parents=True, exist_ok=True)
+    prepare(given.out / "work", given.model)
+    done: list[tuple[Job, Result]] = []
+    for job in jobs(given):
+        path = cells / f"{job.key}.json"
+        found = finished(job, given.out)
+        if found is None and given.finished:
+            found = json.loads(path.read_text()) if path.exists() else None
+        elif found is None:
+            found = run(job, given.venvs, given.out, given.timeout)
+            path.write_text(json.dumps(found))
+            print(f"{job.key}: {found}", file=sys.stderr, flush=True)
+        if found is not None:
+            done.append((job, found))
+    judge = Judge(given.out)
+    right = 100 * float(correct(judge.float, judge.labels).double().mean())
+    versions = sorted({f"{n} {v}" for _, f in done for n, v in f.get("versions", {}).items()})
+    print(f"{judge.table(done)}\n\nfloat {right:.2f} %; {cpu_name()}, one core; {versions}")
+
+
+if __name__ == "__main__":
+    main()
