@@ -19,7 +19,8 @@ from roadworthy.compress.quantize import Plan
 from roadworthy.compress.select import compress_best
 from roadworthy.core.backends import ACADEMIC
 from roadworthy.core.capture import capture
-from roadworthy.core.models import load_model, stored_type
+from roadworthy.core.hf import stored_type
+from roadworthy.core.models import load_model
 from roadworthy.errors import BadInput
 
 

@@ -43,9 +43,10 @@ from roadworthy.core.backends import ACADEMIC, backend
 from roadworthy.core.batches import batches, join
 from roadworthy.core.capture import capture
 from roadworthy.core.data import Dataset, load_data
+from roadworthy.core.hf import stored_type
 from roadworthy.core.images import Preprocess
 from roadworthy.core.inputs import Stages
-from roadworthy.core.models import load_model, stored_type
+from roadworthy.core.models import load_model
 from roadworthy.core.padding import in_batches, shortened
 from roadworthy.core.predict import Inputs, OneOfMany, resolve_device
 from roadworthy.core.runs import RunRecord, output_folder, peak_memory_mb, write_atomically

@@ -15,7 +15,7 @@ from torch.fx.node import map_aggregate
 
 from roadworthy.core.capture import capture
 from roadworthy.core.fold import attribute
-from roadworthy.core.models import HfText
+from roadworthy.core.hf import HfText
 
 aten = torch.ops.aten
 

@@ -8,7 +8,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from roadworthy.core.capture import capture
 from roadworthy.core.extract import Part, extract, whole
-from roadworthy.core.models import HfText
+from roadworthy.core.hf import HfText
 from roadworthy.core.units import partition
 from roadworthy.errors import BadModel
 
