@@ -1,22 +1,22 @@
 """The metric of any model, torch or runtime, on any labelled data."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from roadworthy.core.batches import Batches, batches
+from roadworthy.core.batches import Batches, Labels, batches
 from roadworthy.core.data import Dataset, check_labels, load_data
 from roadworthy.core.embeddings import UNJUDGED
 from roadworthy.core.inputs import Stages, preprocess_from, stages_from
-from roadworthy.core.metrics import accuracy, correct, wilson
 from roadworthy.core.models import check_onnx, load_model
 from roadworthy.core.predict import Predictor, TorchPredictor
 from roadworthy.core.runs import RunRecord, output_folder
+from roadworthy.core.scores import score
 from roadworthy.core.specs import OnnxSpec, parse_model_spec
 from roadworthy.errors import BadModel
 from roadworthy.requests import EvaluateRequest, RoadChoice
@@ -24,7 +24,8 @@ from roadworthy.requests import EvaluateRequest, RoadChoice
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A metric between 0 and 1 with its 95 % interval, over `n` images, `skipped` unreadable."""
+    """A metric with its 95 % interval, over `n` images, `skipped` unreadable, and others of the
+    same answers."""
 
     metric: str
     value: float
@@ -36,10 +37,12 @@ class Evaluation:
     model: str
     data: str
     data_sha256: str
+    also: dict[str, float] = field(default_factory=dict[str, float])
 
 
 def evaluate(request: EvaluateRequest) -> Evaluation:
-    """Top-1 accuracy of the requested model, or the metric of the task that the data set.
+    """Top-1 accuracy of the requested model, the correlation of one that answers a number, or the
+    metric of the task that the data set.
 
     Raises:
         BadInput: the model, the data or the preprocessing is not usable; the message says why.
@@ -57,18 +60,19 @@ def evaluate(request: EvaluateRequest) -> Evaluation:
     logits, labels = answers(predictor, parts)
     seconds = time.perf_counter() - start
     check_labels(dataset, logits.shape[1])
-    low, high = wilson(correct(logits, labels))
+    found = score(logits, labels, dataset.task == "text", request.seed)
     result = Evaluation(
-        "top1",
-        accuracy(logits, labels),
+        found.metric,
+        found.value,
         len(labels),
-        low,
-        high,
+        found.low,
+        found.high,
         len(parts.skipped),
         seconds,
         request.model,
         request.data,
         dataset.sha256,
+        found.also,
     )
     if request.out is not None:
         record(request, result, dataset, preprocess).save(request.out / "run.json")
@@ -107,7 +111,7 @@ def _of_task(request: EvaluateRequest) -> Evaluation:
     return result
 
 
-def answers(predictor: Predictor, parts: Batches) -> tuple[Float[Tensor, "n k"], Int[Tensor, " n"]]:
+def answers(predictor: Predictor, parts: Batches) -> tuple[Float[Tensor, "n k"], Labels]:
     """Logits and labels of all batches; BadModel where a logit is NaN or infinite."""
     logits, labels = zip(*((predictor(x), y) for x, y in parts), strict=True)
     joined = torch.cat(logits)

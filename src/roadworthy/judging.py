@@ -1,9 +1,11 @@
 """What a quantized model is worth on data that nothing was learned from."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float, Int
+import numpy as np
+from jaxtyping import Float
 from torch import Tensor, fx
 
 from roadworthy.core.batches import batches, join
@@ -11,10 +13,11 @@ from roadworthy.core.data import Dataset, check_labels, load_data
 from roadworthy.core.embeddings import cosines
 from roadworthy.core.extract import whole
 from roadworthy.core.inputs import Stages
-from roadworthy.core.metrics import accuracy, correct, paired_bootstrap, wilson
+from roadworthy.core.metrics import Difference, correct, paired_bootstrap
 from roadworthy.core.models import LoadedModel
 from roadworthy.core.padding import in_batches
 from roadworthy.core.predict import TorchPredictor
+from roadworthy.core.scores import correlations, counts, score
 from roadworthy.deploy.integer import IntegerPredictor
 from roadworthy.deploy.runtimes import OrtPredictor
 from roadworthy.errors import BadModel
@@ -61,16 +64,18 @@ def judge(
     known = {"data": {"eval": identity(dataset, len(parts.skipped))}}
     if loaded.embeds:
         return {n: _closeness(answers["float"], a) for n, a in answers.items()} | known
-    found: dict[str, Any] = {name: _score(a, labels) for name, a in answers.items()}
-    fp, low = (correct(answers[name], labels) for name in ("float", "deployed"))
-    found["change"] = paired_bootstrap(fp, low, request.seed)._asdict()
-    found["against_float"] = against_float(answers["float"], answers["deployed"])
+    scored = partial(score, told=labels, texts=dataset.task == "text", seed=request.seed)
+    found: dict[str, Any] = {name: scored(a).to_dict() for name, a in answers.items()}
+    fp, low = answers["float"], answers["deployed"]
+    found["change"] = _change(fp, low, labels, request.seed)._asdict()
+    found["against_float"] = against_float(fp, low)
     return found | known
 
 
 def against_float(fp: Float[Tensor, "n k"], low: Float[Tensor, "n k"]) -> dict[str, float]:
     """Share of equal classes, and mean squared error of the logits over their variance: finer than
-    accuracy, which hides answers that become right by chance.
+    accuracy, which hides answers that become right by chance. One number has no class, but a
+    correlation.
 
     >>> import torch
     >>> fp = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
@@ -78,10 +83,11 @@ def against_float(fp: Float[Tensor, "n k"], low: Float[Tensor, "n k"]) -> dict[s
     {'agreement': 1.0, 'logit_error': 0.25}
     """
     spread = (fp - fp.mean(0)).square().mean().clamp(min=1e-30)
-    return {
-        "agreement": float((fp.argmax(1) == low.argmax(1)).double().mean()),
-        "logit_error": float((fp - low).square().mean() / spread),
-    }
+    error = {"logit_error": float((fp - low).square().mean() / spread)}
+    if fp.shape[1] == 1:
+        once = counts(len(fp), 0, 0)
+        return {"correlation": float(correlations(low[:, 0], fp[:, 0], once)[0]), **error}
+    return {"agreement": float((fp.argmax(1) == low.argmax(1)).double().mean()), **error}
 
 
 def _closeness(fp: Float[Tensor, "n k"], low: Float[Tensor, "n k"]) -> dict[str, Any]:
@@ -91,9 +97,15 @@ def _closeness(fp: Float[Tensor, "n k"], low: Float[Tensor, "n k"]) -> dict[str,
     return {"metric": "cosine", "value": mean, "percentile_1": tail}
 
 
-def _score(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> dict[str, Any]:
-    low, high = wilson(correct(logits, labels))
-    return {"metric": "top1", "value": accuracy(logits, labels), "ci": [low, high]}
+def _change(
+    fp: Float[Tensor, "n k"], low: Float[Tensor, "n k"], told: Tensor, seed: int
+) -> Difference:
+    """What is won of accuracy, or of the correlation where one number is answered."""
+    if fp.shape[1] > 1:
+        return paired_bootstrap(correct(fp, told), correct(low, told), seed)
+    counted = counts(len(told), seed)
+    gain = correlations(low[:, 0], told, counted) - correlations(fp[:, 0], told, counted)
+    return Difference(float(gain[0]), *map(float, np.quantile(gain[1:], [0.025, 0.975])))
 
 
 def identity(dataset: Dataset, skipped: int) -> dict[str, Any]:

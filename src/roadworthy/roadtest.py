@@ -28,7 +28,7 @@ from roadworthy.core.tasks import Classification, Task
 from roadworthy.core.text_data import BETWEEN
 from roadworthy.core.texts import TextInput
 from roadworthy.deployments import Deployments
-from roadworthy.errors import BadData, BadInput, BadPreprocess
+from roadworthy.errors import BadData, BadInput, BadModel, BadPreprocess
 from roadworthy.noise import study
 from roadworthy.noise.advice import advice
 from roadworthy.noise.fingerprint import fingerprint
@@ -292,6 +292,11 @@ def task_of(dataset: Dataset, outputs: Any, seen: Size) -> Task:
     """
     match dataset.task:
         case "classification" | "text":
+            if outputs.shape[1] == 1:
+                raise BadModel(
+                    f"the model answers one number to each of the {dataset.things}; the road test "
+                    "judges classes: give a classifier, or take `evaluate`"
+                )
             if dataset.known(0):
                 check_labels(dataset, outputs.shape[1])
             return Classification()

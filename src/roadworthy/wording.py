@@ -1,5 +1,6 @@
 """A command's result in a few lines for a person; `--json` has all of it."""
 
+from collections.abc import Callable
 from typing import Any
 
 
@@ -29,12 +30,24 @@ def say(command: str, result: Any) -> str:
 
 
 def _evaluation(result: dict[str, Any]) -> str:
-    show = _metres if result["metric"] == "rmse" else _percent
+    show = _show(result["metric"])
     span = f"95 % interval {show(result['ci_low'])} to {show(result['ci_high'])}"
     skipped = f", {result['skipped']} unreadable left out" if result["skipped"] else ""
     things = _things(result.get("data"))
     line = f"{result['metric']}  {show(result['value'])} of {result['n']} {things}"
-    return f"{line} ({span}{skipped})"
+    also = "".join(f"; {name} {value:.4f}" for name, value in result.get("also", {}).items())
+    return f"{line} ({span}{skipped}){also}"
+
+
+def _show(metric: str | None) -> Callable[[float], str]:
+    """How values of a metric are written."""
+    match metric:
+        case "rmse":
+            return _metres
+        case "pearson" | "cosine":
+            return "{:.4f}".format
+        case _:
+            return _percent
 
 
 def _things(spec: object) -> str:
@@ -103,7 +116,7 @@ def _skipped(result: dict[str, Any]) -> str:
 def _values(result: dict[str, Any]) -> str:
     forms = [(form, result.get(form)) for form in ("float", "simulated", "deployed")]
     known = [
-        f"{form} {_percent(score['value'])}"
+        f"{form} {_show(score.get('metric'))(score['value'])}"
         for form, score in forms
         if isinstance(score, dict) and score.get("value") is not None
     ]

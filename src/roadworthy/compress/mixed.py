@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from jaxtyping import Int
 from torch import Tensor, fx
 
 from roadworthy.compress.calibrate import held_out
@@ -10,6 +9,7 @@ from roadworthy.compress.engine import Run
 from roadworthy.compress.quantize import Compressed, Plan
 from roadworthy.compress.select import compress_best
 from roadworthy.compress.sensitivity import sensitivity
+from roadworthy.core.batches import Labels
 from roadworthy.core.padding import in_batches
 from roadworthy.core.predict import Inputs
 from roadworthy.errors import BadInput
@@ -21,7 +21,7 @@ HELD_OUT = 4
 def compress_within(
     graph: fx.GraphModule,
     images: Inputs,
-    labels: Int[Tensor, " n"],
+    labels: Labels,
     plan: Plan,
     run: Run,
     max_drop: float,
@@ -39,7 +39,13 @@ def compress_within(
     answers = labels[judging].to(images.device)
     judging = judging.to(images.device)
     seen, unseen = images[~judging], images[judging]
-    wanted = in_batches(graph, unseen).argmax(1)
+    outputs = in_batches(graph, unseen)
+    if outputs.shape[-1] == 1:
+        raise BadInput(
+            "--max-drop given to a model that answers one number, which has no accuracy to lose; "
+            "leave it out"
+        )
+    wanted = outputs.argmax(1)
     order = sensitivity(graph, seen, plan)
 
     def attempt(count: int) -> tuple[float, Compressed]:

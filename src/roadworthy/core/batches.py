@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from roadworthy.core.data import Dataset
@@ -18,8 +18,9 @@ from roadworthy.errors import BadData, BadPreprocess
 
 # Images that one thread prepares at a stretch: a hand-over costs as much as decoding a tiny image.
 _CHUNK = 8
-Batch = tuple[Tensor, Int[Tensor, " _"]]
-"""What a model is fed ``[b ...]``, and labels ``[b]``."""
+Labels = Int[Tensor, " _"] | Float[Tensor, " _"]
+Batch = tuple[Tensor, Labels]
+"""What a model is fed ``[b ...]``, and class ids or numbers ``[b]``."""
 
 
 class Batches:
@@ -118,7 +119,7 @@ class Batches:
                     f"{names} differ in size after preprocessing, {list(first[1].shape[1:])} "
                     f"and {list(tensor.shape[1:])}; give one with a crop or geometry: squash"
                 )
-        labels = [self._dataset.label(index) for index, _ in held]
+        labels = [self._dataset.told(index) for index, _ in held]
         return torch.stack([t for _, t in held]), torch.tensor(
             [-1 if label is None else label for label in labels]
         )
@@ -137,12 +138,12 @@ def batches(
 
 def load_tensor(
     dataset: Dataset, preprocess: Stages, skip_bad: bool = False, progress: str | None = None
-) -> tuple[Inputs, Int[Tensor, " b"]]:
+) -> tuple[Inputs, Labels]:
     """All images ``[n c h w]`` and labels ``[n]`` of `dataset` in memory."""
     return join(batches(dataset, preprocess, 256, skip_bad, progress))
 
 
-def join(parts: Iterable[Batch]) -> tuple[Inputs, Int[Tensor, " b"]]:
+def join(parts: Iterable[Batch]) -> tuple[Inputs, Labels]:
     """One batch out of many."""
     images, labels = zip(*parts, strict=True)
     sizes = {tuple(x.shape[1:]) for x in images}

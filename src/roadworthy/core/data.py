@@ -46,7 +46,7 @@ from roadworthy.core.sources import (
     open_listed,
     open_npz,
 )
-from roadworthy.core.text_data import open_texts
+from roadworthy.core.text_data import Texts, open_texts
 from roadworthy.errors import BadData
 
 Task = Literal["classification", "detection", "instances", "text", "segmentation", "depth"]
@@ -112,11 +112,15 @@ class Dataset:
         """Whether somebody knows the right answer to image `index`; reads no image."""
         if isinstance(self.source, Truths):
             return self.source.known(self.indices[index])
-        return self.label(index) is not None
+        return self.told(index) is not None
 
     def label(self, index: int) -> int | None:
         """Class id of image `index`, None where it has none."""
         return self.source.label(self.indices[index])
+
+    def told(self, index: int) -> int | float | None:
+        """Class id of image `index`, or the number that a model is to answer to it."""
+        return _told(self.source, self.indices[index])
 
     def name(self, index: int) -> str:
         """File of image `index`, to be blamed in messages."""
@@ -155,7 +159,7 @@ class Dataset:
         """Hash over names, contents and labels, in order; the same wherever the images lie."""
         total = hashlib.sha256()
         for i in self.indices:
-            total.update(f"{self.source.key(i)}\0{self.source.label(i)}\0".encode())
+            total.update(f"{self.source.key(i)}\0{_told(self.source, i)}\0".encode())
             total.update(hashlib.sha256(_content(self.source, i)).digest())
         return total.hexdigest()
 
@@ -204,11 +208,14 @@ def load_data(spec: str) -> Dataset:
 
 
 def check_labels(dataset: Dataset, outputs: int) -> None:
-    """Raise BadData unless the labels can be the `outputs` classes of a model.
+    """Raise BadData unless the labels can be the `outputs` classes of a model, or the numbers of
+    one that answers one.
 
     One class alone says nothing, and folder ranks are the model's class ids only if every class of
     the model has its folder.
     """
+    if dataset.task == "text" and (outputs == 1 or isinstance(dataset.told(0), float)):
+        return _check_numbers(dataset, outputs)
     labels = {dataset.label(i) for i in range(len(dataset))} - {None}
     if len(labels) < 2:
         raise BadData(
@@ -231,6 +238,28 @@ def check_labels(dataset: Dataset, outputs: int) -> None:
             f"{dataset.spec} has class id {highest} and the model {outputs} outputs; 0 to "
             f"{outputs - 1} are allowed"
         )
+
+
+def _check_numbers(dataset: Dataset, outputs: int) -> None:
+    if outputs > 1:
+        raise BadData(
+            f"{dataset.spec} has numbers such as {dataset.told(0)} for labels and the model "
+            f"{outputs} outputs; name a column of class ids, or of names, by label="
+        )
+    if dataset.ranked:
+        raise BadData(
+            f"{dataset.spec} has names for labels and the model answers one number; name a column "
+            "of numbers by label="
+        )
+    if len({dataset.told(i) for i in range(len(dataset))}) < 2:
+        raise BadData(f"{dataset.spec} has one number for all texts; two or more are needed")
+
+
+def _told(source: Source, index: int) -> int | float | None:
+    """Class id, or number; one that is not told tells the same as a class id that is not."""
+    if isinstance(source, Texts) and source.numbers is not None:
+        return source.numbers[index]
+    return source.label(index)
 
 
 def _imagefolder(spec: str, rest: str) -> Dataset:

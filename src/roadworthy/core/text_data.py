@@ -1,7 +1,8 @@
 """Texts and pairs of texts out of tab-separated files, as GLUE has them.
 
 The first line names the columns, cells are taken as they are written: quotes mean nothing. A label
-is a class id or a class name; ``-1`` and an empty cell say that nobody told it.
+is a class id, a class name or, for models that answer one, a number; ``-1`` and an empty cell say
+that nobody told it.
 """
 
 import re
@@ -15,6 +16,7 @@ from roadworthy.errors import BadData
 BETWEEN = "\t"
 """Between the texts of a pair: no cell of such a file can hold it."""
 _UNTOLD = ("", "-1")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d{1,2})?", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Texts:
     lines: tuple[int, ...]
     texts: tuple[str, ...]
     labels: tuple[int | None, ...]
+    numbers: tuple[float | None, ...] | None = None
+    """In place of class ids, where labels are such as 2.5."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -76,7 +80,10 @@ def open_texts(rest: str) -> tuple[Texts, tuple[str, ...], bool]:
     if "label" not in asked:
         return Texts(path, lines, texts, (None,) * len(rows)), (), False
     place = header.index(asked["label"])
-    labels, classes, ranked = _labels(path, [(n, cells[place].strip()) for n, cells in rows])
+    written = [(number, cells[place].strip()) for number, cells in rows]
+    if (numbers := _numbers([label for _, label in written])) is not None:
+        return Texts(path, lines, texts, (None,) * len(rows), numbers), (), False
+    labels, classes, ranked = _labels(path, written)
     return Texts(path, lines, texts, labels), classes, ranked
 
 
@@ -101,6 +108,14 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     return [name.strip() for name in header], rows
 
 
+def _numbers(written: list[str]) -> tuple[float | None, ...] | None:
+    """Labels as numbers, where all of them are and some can be no class id."""
+    told = [label for label in written if label not in _UNTOLD]
+    if all(map(str.isdigit, told)) or not all(map(_NUMBER.fullmatch, told)):
+        return None
+    return tuple(None if label in _UNTOLD else float(label) for label in written)
+
+
 def _labels(
     path: Path, written: list[tuple[int, str]]
 ) -> tuple[tuple[int | None, ...], tuple[str, ...], bool]:
@@ -115,7 +130,7 @@ def _labels(
         if not re.fullmatch(r"\d{1,18}", label) or int(label) > MAX_CLASS_ID:
             raise BadData(
                 f"{path}, line {number}: label {label[:40]!r} given; class ids from 0 to "
-                f"{MAX_CLASS_ID}, or names that are no numbers, are allowed"
+                f"{MAX_CLASS_ID}, names that are no numbers, or numbers in every row are allowed"
             )
     found = tuple(None if label in _UNTOLD else int(label) for _, label in written)
     highest = max((label for label in found if label is not None), default=-1)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from roadworthy.core.embeddings import cosines
 from roadworthy.core.predict import Inputs, OneOfMany, Predictor, predict
+from roadworthy.core.scores import explained
 from roadworthy.deploy.inspect import first_break
 from roadworthy.errors import BadData, ParityError
 
@@ -17,8 +18,8 @@ AGREEMENT = 0.995
 
 @dataclass(frozen=True)
 class Parity:
-    """Simulated against deployed: share of equal top-1, of embeddings their mean cosine; largest
-    and mean difference of the outputs."""
+    """Simulated against deployed: share of equal top-1, of embeddings their mean cosine, of one
+    number the share of its variance that is explained; largest and mean difference."""
 
     agreement: float
     max_abs: float
@@ -45,9 +46,13 @@ def compare(
             "needs the same images, at least one, through both models"
         )
     gap = (simulated - deployed).abs()
-    same = simulated.argmax(1) == deployed.argmax(1)
-    agreed = cosines(simulated, deployed) if embeds else same.float()
-    return Parity(float(agreed.mean()), float(gap.max()), float(gap.mean()), len(simulated))
+    if embeds:
+        agreed = float(cosines(simulated, deployed).mean())
+    elif simulated.shape[1] == 1:
+        agreed = explained(simulated, deployed)
+    else:
+        agreed = float((simulated.argmax(1) == deployed.argmax(1)).float().mean())
+    return Parity(agreed, float(gap.max()), float(gap.mean()), len(simulated))
 
 
 def parity(simulated: Predictor, deployed: Predictor, images: Iterable[OneOfMany]) -> Parity:

@@ -19,6 +19,7 @@ METRICS = {
     "mask_map50": "mask mAP50",
     "miou": "mean IoU",
     "rmse": "RMSE",
+    "pearson": "Pearson correlation",
     "cosine": "cosine to float",
 }
 

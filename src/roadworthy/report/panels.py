@@ -13,6 +13,7 @@ from roadworthy.report.facts import GATE, Facts, judged
 from roadworthy.report.tree import Tree, read_json
 
 FORMS = {"float": "float model", "simulated": "quantized, simulated", "deployed": "deployed file"}
+OTHERS = {"f1": "F1", "matthews": "Matthews' coefficient", "spearman": "Spearman correlation"}
 DOTS = 300
 
 
@@ -64,7 +65,7 @@ def tiles(facts: Facts, tree: Tree) -> tuple[Tile, ...]:
         detail = (
             f"float {words.points(before.value)}, {words.signed(facts.change)}" if before else ""
         )
-        tiles.append(Tile(words.points(final.value), facts.metric, detail))
+        tiles += [Tile(words.points(final.value), facts.metric, detail), *_beside(tree)]
     if facts.agreement is not None:
         n = f" on {facts.images} {facts.things}" if facts.images else ""
         tiles.append(
@@ -81,6 +82,16 @@ def tiles(facts: Facts, tree: Tree) -> tuple[Tile, ...]:
         detail = f"peak memory {memory:.0f} MB" if memory is not None else ""
         tiles.append(Tile(words.duration(tree.number("seconds")), "to quantize", detail))
     return tuple(tiles)
+
+
+def _beside(tree: Tree) -> list[Tile]:
+    """GLUE's other metrics of the deployed file."""
+    found: list[Tile] = []
+    for key, name in OTHERS.items():
+        before, after = (tree.number(f"{form}.{key}") for form in ("float", "deployed"))
+        if before is not None and after is not None:
+            found.append(Tile(f"{after:.3f}", name, f"float {before:.3f}"))
+    return found
 
 
 def accuracy(facts: Facts, tree: Tree) -> Figure | None:
