@@ -175,9 +175,13 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
         )
     preprocess = loaded.chosen(request.data.preprocess)
     dataset, images, labels, skipped = _calibration(request, preprocess)
+    if loaded.answers is not None:
+        if request.scheme.max_drop is not None:
+            raise BadInput("--max-drop given to a model that answers by texts; leave it out")
+        images = loaded.answers.generated(images)
     device = resolve_device(request.device)
     graph = capture(loaded.module, images[:1]).to(device)
-    judging = judging_set(request.data.evaluation, graph, loaded.embeds)
+    judging = judging_set(request.data.evaluation, graph, loaded)
     scheme = request.scheme
     chosen = backend(scheme.backend, scheme.act_bits)
     method = method_of(request.solver, scheme.weight_bits, scheme.act_bits, len(images))

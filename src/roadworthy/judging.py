@@ -18,14 +18,21 @@ from roadworthy.core.models import LoadedModel
 from roadworthy.core.padding import in_batches
 from roadworthy.core.predict import TorchPredictor
 from roadworthy.core.scores import correlations, counts, score
+from roadworthy.core.texts import TextInput
 from roadworthy.deploy.integer import IntegerPredictor
 from roadworthy.deploy.runtimes import OrtPredictor
 from roadworthy.errors import BadModel
+from roadworthy.judging_answers import compared, references
 from roadworthy.requests import QuantizeRequest
 
 
-def judging_set(spec: str | None, graph: fx.GraphModule, embeds: bool = False) -> Dataset | None:
-    """The evaluation data, known to fit the model before anything is learned."""
+def judging_set(spec: str | None, graph: fx.GraphModule, model: LoadedModel) -> Dataset | None:
+    """The evaluation data, known to fit the model before anything is learned.
+
+    Embeddings and texts are compared with the float model's where nobody tells them.
+    """
+    if model.answers is not None:
+        return None if spec is None else load_data(spec)
     shape = whole(graph).exit.meta["val"].shape
     if len(shape) != 2:
         raise BadModel(
@@ -34,7 +41,7 @@ def judging_set(spec: str | None, graph: fx.GraphModule, embeds: bool = False) -
         )
     if spec is None:
         return None
-    if embeds:
+    if model.embeds:
         return load_data(spec)
     dataset = load_data(spec).labelled()
     check_labels(dataset, int(shape[1]))
@@ -55,6 +62,9 @@ def judge(
         return {"data": {}}
     parts = batches(dataset, preprocess, 64, request.data.skip_bad, "judging")
     inputs, labels = join(parts)
+    answering, texts = loaded.answers, inputs
+    if answering is not None:
+        inputs = answering.generated(texts)
     forms = {
         "float": TorchPredictor(loaded.module, "float"),
         "simulated": IntegerPredictor(module),
@@ -64,11 +74,16 @@ def judge(
     known = {"data": {"eval": identity(dataset, len(parts.skipped))}}
     if loaded.embeds:
         return {n: _closeness(answers["float"], a) for n, a in answers.items()} | known
-    scored = partial(score, told=labels, texts=dataset.task == "text", seed=request.seed)
-    found: dict[str, Any] = {name: scored(a).to_dict() for name, a in answers.items()}
     fp, low = answers["float"], answers["deployed"]
-    found["change"] = _change(fp, low, labels, request.seed)._asdict()
-    found["against_float"] = against_float(fp, low)
+    found: dict[str, Any] = {"against_float": against_float(fp, low)}
+    if answering is not None and isinstance(preprocess, TextInput):
+        wanted = references(dataset) if dataset.classes and not parts.skipped else None
+        spoken = {name: forms[name] for name in ("float", "deployed")}
+        found |= compared(spoken, answering, preprocess, texts, wanted, request.seed)
+    else:
+        scored = partial(score, told=labels, texts=dataset.task == "text", seed=request.seed)
+        found |= {name: scored(a).to_dict() for name, a in answers.items()}
+        found["change"] = _change(fp, low, labels, request.seed)._asdict()
     return found | known
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from roadworthy.core.grid import Grid, fake_quantize
+from roadworthy.core.padding import ENCODED
 
 
 def keep_mask(like: Tensor, probability: float, generator: torch.Generator) -> Tensor:
@@ -95,12 +96,13 @@ class ActQuantizer(nn.Module):
 
     In training mode a fresh mask keeps the quantized value with probability `keep_quantized`
     elementwise, on a grid of the same ends and `finer` times as many steps; in eval mode it is the
-    runtime's own rounding.
+    runtime's own rounding. `row` is that of the mask of texts that says which values are padding.
     """
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: Grid, row: int = ENCODED) -> None:
         super().__init__()
         self.grid = grid
+        self.row = row
         self.enabled = True
         self.seen: list[Tensor] | None = None
         self.keep_quantized = 1.0

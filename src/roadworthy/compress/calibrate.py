@@ -54,7 +54,7 @@ def set_act_ranges(unit: nn.Module, batches: Iterable[tuple[Tensor, ...]], metho
             module.seen = []
         unit(*batch)
         for module, tensors in zip(found, kept, strict=True):
-            tensors += [tokens_of(x, batch[-1]) for x in module.seen or []]
+            tensors += [tokens_of(x, batch[-1], module.row) for x in module.seen or []]
     set_enabled(unit, True)
     for module, tensors in zip(found, kept, strict=True):
         module.seen = None

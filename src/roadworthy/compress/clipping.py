@@ -18,7 +18,7 @@ from roadworthy.compress.engine import Task, whole_model
 from roadworthy.compress.learn import enable_weights
 from roadworthy.compress.methods import TokenClipping
 from roadworthy.compress.ranges import from_limits
-from roadworthy.core.padding import by_length, shortened, text_mask
+from roadworthy.core.padding import at_asked, by_length, shortened, text_mask
 from roadworthy.core.predict import Inputs
 
 aten = torch.ops.aten
@@ -117,11 +117,11 @@ def _watched(
         x = shortened(inputs[rows])
         for module in acts.values():
             module.seen = []
-        answers.append(model(x))
+        answers.append(at_asked(model(x), x))
         for node, module in acts.items():
             (value,), module.seen = module.seen or [], None
             check_finite(value)
-            extremes = token_extremes(value, text_mask(x), heads=_has_heads(node))
+            extremes = token_extremes(value, text_mask(x, module.row), heads=_has_heads(node))
             found[node].update(zip(rows.tolist(), extremes, strict=True))
     parts = torch.arange(len(inputs)).split(size)
     joined = {
@@ -163,7 +163,8 @@ def _error(
     """Mean squared error of the answers; infinite once it is known to be above `best`."""
     total, count = 0.0, sum(answer.numel() for answer in answers)
     for rows, answer in zip(reversed(order), reversed(answers), strict=True):
-        total += float((model(shortened(inputs[rows])) - answer).square().sum())
+        x = shortened(inputs[rows])
+        total += float((at_asked(model(x), x) - answer).square().sum())
         if total / count > best:
             return float("inf")
     return total / count

@@ -14,9 +14,9 @@ from roadworthy.compress.resume import Finished
 from roadworthy.core.backends import Backend
 from roadworthy.core.extract import Part, extract, whole
 from roadworthy.core.memory import keep_freed_memory
-from roadworthy.core.padding import shortened, text_mask
+from roadworthy.core.padding import DECODED, ENCODED, shortened, text_mask
 from roadworthy.core.predict import Inputs
-from roadworthy.core.units import Unit, data_nodes, partition
+from roadworthy.core.units import Unit, data_nodes, decoder_nodes, partition
 from roadworthy.errors import BadModel
 
 
@@ -109,11 +109,12 @@ def run_pass(
     outcomes: dict[str, Outcome] = {}
     cache = Cache(run.memory, run.finished.folder)
     fp = quantized = images = shortened(images)
-    parts = _parts(task, settings)
+    parts, decoded = _parts(task, settings), decoder_nodes(task.graph)
     learning = [index for index, (_, _, learns) in enumerate(parts) if learns]
     for index, (name, part, learns) in enumerate(parts):
         module = part_of(task, part).eval()
         set_enabled(module, False)
+        row = DECODED if part.exit in decoded else ENCODED
         besides = asked(part, images)
         target = cache.collect(module, fp, *besides)
         set_enabled(module, True)
@@ -124,7 +125,7 @@ def run_pass(
                 place = learning.index(index), len(learning)
                 report = _reporter(run.progress, name, settings.iterations, number, place)
                 seed = run.seed * 1_000_003 + number * 1009 + index
-                samples = Samples(fp, quantized, target, besides, text_mask(images))
+                samples = Samples(fp, quantized, target, besides, text_mask(images, row))
                 outcomes[name] = reconstruct(module, samples, settings, seed, report)
                 run.finished.save(key, module, asdict(outcomes[name]))
             else:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from roadworthy.compress.activation import ActQuantizer, mix
 from roadworthy.compress.methods import Pass, Rounding
 from roadworthy.compress.rounding import Bias, Table, WeightQuantizer
-from roadworthy.core.padding import cut, longest
+from roadworthy.core.padding import cut, longest, used
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class Samples:
     def at(self, rows: Tensor) -> "Samples":
         """The samples at these indices; tokens that are padding in all of them are cut off."""
         valid = None if self.valid is None else self.valid.index_select(0, rows)
-        length = None if valid is None else longest(valid)
+        tokens = _draw((*self.besides, self.fp)[0], rows)
+        mask = used(tokens)
+        length = None if valid is None else longest(valid if mask is None else mask)
 
         def draw(of: Tensor) -> Tensor:
             return _draw(of if length is None else cut(of, length), rows)

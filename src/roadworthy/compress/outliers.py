@@ -9,8 +9,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, fx
 
 from roadworthy.core.capture import module_path
-from roadworthy.core.padding import by_length, shortened, text_mask, tokens_of
+from roadworthy.core.padding import (
+    DECODED,
+    ENCODED,
+    by_length,
+    shortened,
+    text_mask,
+    tokens_of,
+)
 from roadworthy.core.predict import Inputs
+from roadworthy.core.units import decoder_nodes
 
 aten = torch.ops.aten
 BATCH = 64
@@ -36,14 +44,16 @@ class _Watch(fx.Interpreter):
         super().__init__(graph)
         self.given = torch.empty(0)
         self.tell = tell
+        self.decoded = decoder_nodes(graph)
 
     def run_node(self, n: fx.Node) -> Any:
         """Run it; tell of a norm."""
         result = super().run_node(n)
         if n.target is aten.layer_norm.default:
-            values = tokens_of(result, self.given).flatten(0, -2)
-            mask = text_mask(self.given)
-            ids = None if mask is None else self.given[:, 0][mask]
+            row = DECODED if n in self.decoded else ENCODED
+            values = tokens_of(result, self.given, row).flatten(0, -2)
+            mask = text_mask(self.given, row)
+            ids = None if mask is None else self.given[:, row - 1][mask]
             if ids is None or len(ids) != len(values):
                 ids = torch.full((len(values),), -1, device=values.device)
             self.tell(n, values, ids)

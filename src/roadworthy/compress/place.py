@@ -12,7 +12,8 @@ from roadworthy.core.backends import Backend
 from roadworthy.core.capture import module_path
 from roadworthy.core.extract import Placement
 from roadworthy.core.fold import attribute
-from roadworthy.core.units import LAYERS, data_nodes
+from roadworthy.core.padding import DECODED, ENCODED
+from roadworthy.core.units import LAYERS, data_nodes, decoder_nodes
 
 aten = torch.ops.aten
 
@@ -88,7 +89,7 @@ def place(graph: fx.GraphModule, backend: Backend, widths: Widths) -> Quantizers
     edge = {"first": tables or weighted[:1], "last": weighted[-1:]}
     kept = {node for key in widths.keep_8bit for node in edge.get(key, ())}
     last = {*edge["last"]} if "last" in widths.keep_8bit else set[fx.Node]()
-    sources = _sources(graph, layers, backend)
+    sources, decoded = _sources(graph, layers, backend), decoder_nodes(graph)
     modules: dict[str, nn.Module] = {}
     activations: dict[fx.Node, str] = {}
     for source, readers in sources.items():
@@ -99,7 +100,8 @@ def place(graph: fx.GraphModule, backend: Backend, widths: Widths) -> Quantizers
             0,
         )
         name = f"act_{source.name}"
-        modules[name] = ActQuantizer(backend.activation_grid(bits))
+        row = DECODED if source in decoded else ENCODED
+        modules[name] = ActQuantizer(backend.activation_grid(bits), row)
         activations[source] = name
     weights: dict[fx.Node, str] = {}
     biases: dict[fx.Node, str] = {}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from roadworthy.core import metadata
 from roadworthy.core.checkpoints import load_strictly, read_weights
 from roadworthy.core.embeddings import HfEmbedding, embeds, longest, pooled_of
+from roadworthy.core.generation import HfAnswers
 from roadworthy.core.inputs import Stages
 from roadworthy.core.specs import Checkpoint, HfSpec, Pretrained, Weights, parse_model_spec
 from roadworthy.core.texts import of_folder
@@ -60,6 +61,9 @@ def load_hf(spec: HfSpec) -> tuple[nn.Module, Stages | None]:
         module = _weights(spec.name, spec.weights, transformers.AutoModel, ("pooler.",))
         stages = of_folder(spec.name, longest(spec.name, positions))
         return HfEmbedding(module, pooled_of(spec.name)), stages
+    if config.is_encoder_decoder and any("ForConditionalGeneration" in kind for kind in kinds):
+        module = _weights(spec.name, spec.weights, transformers.AutoModelForSeq2SeqLM)
+        return HfAnswers(module), of_folder(spec.name, positions)
     if not any("ForSequenceClassification" in kind for kind in kinds):
         module = _weights(spec.name, spec.weights, transformers.AutoModelForImageClassification)
         return HfLogits(module), metadata.of_hf(spec.name)

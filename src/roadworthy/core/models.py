@@ -16,6 +16,7 @@ from torch.jit import ScriptModule
 from roadworthy.core import metadata
 from roadworthy.core.checkpoints import check_finite, class_count, load_strictly, read_weights
 from roadworthy.core.embeddings import UNJUDGED, HfEmbedding
+from roadworthy.core.generation import HfAnswers
 from roadworthy.core.hf import load_hf
 from roadworthy.core.images import Preprocess, preprocess_from
 from roadworthy.core.inputs import Stages
@@ -75,7 +76,15 @@ class LoadedModel:
 
     def example(self, shape: Sequence[int]) -> Tensor:
         """One input of the right kind: an image of this shape, or a text."""
-        return torch.zeros(1, *shape) if self.texts is None else self.texts(("a",))[None]
+        if self.texts is None:
+            return torch.zeros(1, *shape)
+        text = self.texts(("a",))[None]
+        return torch.cat([text[:, :2]] * 2, 1) if self.answers else text
+
+    @property
+    def answers(self) -> HfAnswers | None:
+        """The model, where it answers texts by texts."""
+        return self.module if isinstance(self.module, HfAnswers) else None
 
     def chosen(self, choice: str | None) -> Stages:
         """What ``--preprocess`` asks for, by default its own stages.

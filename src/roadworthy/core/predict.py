@@ -15,6 +15,9 @@ Inputs = Float[Tensor, "b c h w"] | Int[Tensor, "b r t"]
 OneOfMany = Float[Tensor, "_ c h w"] | Int[Tensor, "_ r t"]
 """One of several `Inputs`, which may differ in length."""
 
+_ANSWERED = 4
+"""Rows of texts that are answered by texts: two of the text, two of what the answer begins with."""
+
 
 @runtime_checkable
 class Predictor(Protocol):
@@ -26,6 +29,11 @@ class Predictor(Protocol):
     def __call__(self, images: Inputs) -> Float[Tensor, " b *k"]:
         """Outputs of a batch."""
         ...
+
+
+def answered(inputs: Tensor) -> bool:
+    """Whether these are texts that are answered by texts."""
+    return not inputs.is_floating_point() and inputs.shape[1] == _ANSWERED
 
 
 def resolve_device(device: str) -> torch.device:
@@ -55,10 +63,12 @@ class TorchPredictor:
         self._device = resolve_device(device)
         self._module = module.to(self._device)
 
-    def __call__(self, images: Inputs) -> Float[Tensor, "b k"]:
-        """Logits of a batch; BadModel where the module answers anything but ``[b k]``."""
+    def __call__(self, images: Inputs) -> Float[Tensor, " b *k"]:
+        """Logits of a batch; BadModel where the module answers anything but ``[b k]``, or
+        ``[b t k]`` where texts are answered by texts."""
         logits = self._answer(images.to(self._device))
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
+        axes = 3 if answered(images) else 2
+        if not isinstance(logits, Tensor) or logits.ndim != axes or len(logits) != len(images):
             shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise BadModel(
                 f"{self.name} answers {shape} where a classifier answers [batch, classes] for a "

@@ -99,6 +99,10 @@ class TextInput:
         """The tokens of these ids, as the vocabulary writes them."""
         return [str(name) for name in _loaded(self).convert_ids_to_tokens(list(ids))]
 
+    def text_of(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """What these ids say, special tokens left out."""
+        return _loaded(self).batch_decode([list(row) for row in ids], skip_special_tokens=True)
+
     def missing(self) -> str | None:
         """What keeps its tokenizer from running here."""
         try:

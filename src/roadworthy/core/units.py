@@ -14,6 +14,7 @@ from torch import fx
 
 from roadworthy.core.capture import module_path
 from roadworthy.core.fold import attribute
+from roadworthy.core.predict import answered
 from roadworthy.errors import BadModel
 
 aten = torch.ops.aten
@@ -39,6 +40,8 @@ ELEMENTWISE = {
     aten.leaky_relu.default,
     aten.elu.default,
 }
+_ANSWER_IDS = 2
+"""Their row, where texts are answered by texts."""
 _CONTAINERS = ("torch.nn.modules.container.Sequential", "torch.nn.modules.container.ModuleList")
 
 Segment = list[fx.Node]
@@ -100,6 +103,22 @@ def side_nodes(graph: fx.GraphModule) -> set[fx.Node]:
     for node in nodes:
         inputs = node.all_input_nodes
         if all(s in found or (s not in data and not _is_weight(graph, s)) for s in inputs):
+            found.add(node)
+    return found
+
+
+def decoder_nodes(graph: fx.GraphModule) -> set[fx.Node]:
+    """What depends on the answer's ids, where texts are answered by texts."""
+    entry, *nodes = data_nodes(graph)
+    if not answered(entry.meta["val"]):
+        return set()
+    found, rows = set[fx.Node](), {entry}
+    for node in nodes:
+        of_rows = node.args[0] in rows
+        if node.target is aten.slice.Tensor and of_rows:
+            rows.add(node)
+        ids = node.target is aten.select.int and of_rows and node.args[1:] == (1, _ANSWER_IDS)
+        if ids or not found.isdisjoint(node.all_input_nodes):
             found.add(node)
     return found
 

@@ -75,7 +75,7 @@ class IntegerPredictor:
         self._module = module
         self._kernels = Kernels()
 
-    def __call__(self, images: Inputs) -> Float[Tensor, "b k"]:
+    def __call__(self, images: Inputs) -> Float[Tensor, " b *k"]:
         """Logits of a batch."""
         with torch.inference_mode():
             return cast(Tensor, Integers(self._module, self._kernels).run(images)).float()

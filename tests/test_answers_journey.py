@@ -1,0 +1,189 @@
+"""A summarizer from a Hugging Face folder to an ONNX file of integers, and what it then writes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_text_road import SPECIAL, WORDS
+from torch import Tensor
+from transformers import BartConfig, BartForConditionalGeneration, BertTokenizer
+
+from roadworthy.cli import main
+from roadworthy.core.batches import load_tensor
+from roadworthy.core.capture import capture
+from roadworthy.core.data import load_data
+from roadworthy.core.generation import HfAnswers, greedy, rouge, with_answers
+from roadworthy.core.models import load_model
+from roadworthy.core.padding import at_asked, in_batches, shortened, tokens_of
+from roadworthy.core.texts import TextInput
+from roadworthy.core.units import decoder_nodes
+from roadworthy.deploy.runtimes import OrtPredictor
+
+LENGTH = 16
+
+
+def write_bart(folder: Path) -> Path:
+    vocabulary = {word: i for i, word in enumerate([*SPECIAL, *WORDS])}
+    BertTokenizer(vocab=vocabulary, model_max_length=LENGTH).save_pretrained(folder)
+    config = BartConfig(
+        vocab_size=len(vocabulary),
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_position_embeddings=LENGTH,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+        decoder_start_token_id=3,
+        forced_eos_token_id=None,
+    )
+    model = BartForConditionalGeneration(config)
+    generator = torch.Generator().manual_seed(3)
+    for weight in model.parameters():
+        if weight.ndim > 1:  # large ones: what the network says depends on every token
+            weight.data.normal_(0, 0.5, generator=generator)
+    model.save_pretrained(folder)
+    return folder
+
+
+def write_pairs(path: Path, rows: int = 40) -> Path:
+    generator = torch.Generator().manual_seed(1)
+    lines = ["document\tsummary"]
+    for i in range(rows):
+        picks = torch.randint(0, 14, (3 + i % 8,), generator=generator).tolist()
+        words = [WORDS[pick] for pick in picks]
+        lines.append(f"{' '.join(words)}\t{' '.join(words[:2])}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("answers")
+    write_bart(folder / "bart")
+    write_pairs(folder / "pairs.tsv")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(place: Path) -> HfAnswers:
+    module = load_model(f"hf:{place}/bart").module
+    assert isinstance(module, HfAnswers)
+    return module
+
+
+@pytest.fixture(scope="module")
+def texts(place: Path) -> Tensor:
+    dataset = load_data(f"text:{place}/pairs.tsv?text=document")
+    return load_tensor(dataset, TextInput(f"{place}/bart", length=LENGTH))[0]
+
+
+@pytest.fixture(scope="module")
+def done(place: Path) -> Path:
+    out = place / "quantized"
+    data = f"text:{place}/pairs.tsv?text=document"
+    asked = ["quantize", f"hf:{place}/bart", "--data", data, "--eval", f"{data}&label=summary"]
+    more = ["--bits", "w8a8", "--method", "outlier-suppression", "--iterations", "4"]
+    assert main([*asked, *more, "--out", str(out)]) == 0
+    return out
+
+
+def test_decoding_token_by_token_is_what_the_library_generates(
+    model: HfAnswers, texts: Tensor
+) -> None:
+    mine = greedy(model, texts, model.start, model.ends, LENGTH)
+    library: Any = model.model
+    said = library.generate(
+        input_ids=texts[:, 0],
+        attention_mask=texts[:, 1],
+        max_new_tokens=LENGTH - 1,
+        num_beams=1,
+        do_sample=False,
+    )
+    wanted = with_answers(texts[:, :2], said, model.ends)
+    assert len({tuple(row) for row in mine[:, 2].tolist()}) > 3
+    torch.testing.assert_close(mine, wanted)
+
+
+def test_no_answer_depends_on_padding_on_either_side(model: HfAnswers, texts: Tensor) -> None:
+    given = model.generated(texts)
+    whole = torch.cat([at_asked(model(row[None]), row[None]) for row in given])
+    noisy = given.clone()
+    noisy[:, 0::2] = torch.where(given[:, 1::2] == 0, 7, given[:, 0::2])
+    torch.testing.assert_close(in_batches(model, noisy, 8), whole, rtol=1e-4, atol=1e-4)
+    assert len(whole) == int(given[:, 3].sum())
+
+
+def test_what_is_cut_is_padding_in_text_and_answer() -> None:
+    tokens = torch.zeros(1, 4, 6, dtype=torch.int64)
+    tokens[0, 1, :2], tokens[0, 3, :4] = 1, 1
+    assert shortened(tokens).shape[-1] == 4
+    assert shortened(tokens.flip(1).roll(1, 1)).shape[-1] == 4
+    x = torch.arange(6.0)[None, :, None]
+    assert [len(tokens_of(x, tokens, row)) for row in (1, 3)] == [2, 4]
+
+
+def test_the_decoder_is_what_depends_on_its_ids(model: HfAnswers, texts: Tensor) -> None:
+    given = model.generated(texts[:2])
+    graph = capture(model, given)
+    decoded = decoder_nodes(graph)
+    linears = [n for n in graph.graph.nodes if n.target is torch.ops.aten.linear.default]
+    encoder = [n for n in linears if n not in decoded]
+    # q, k, v, out, two of the encoder's feed-forward, and what makes keys and values of its output
+    assert (len(encoder), len(linears)) == (8, 6 + 4 + 4 + 2 + 1)
+
+
+def test_the_record_tells_rouge_parity_and_distance_to_float(done: Path) -> None:
+    told = json.loads((done / "run.json").read_text())
+    assert told["parity"]["agreement"] >= 0.995
+    assert told["against_float"]["agreement"] > 0.8
+    assert told["against_float"]["logit_error"] < 0.05
+    for form in ("float", "deployed"):
+        assert told[form]["metric"] == "rougeL"
+        assert 0 <= told[form]["value"] <= 1
+    assert 0 < told["same_summaries"] <= 1
+    assert (done / "report.html").stat().st_size
+
+
+def test_a_file_writes_texts_of_any_length(done: Path, model: HfAnswers, texts: Tensor) -> None:
+    file = OrtPredictor(done / "model.onnx")
+    given = model.generated(texts[:3])
+    short = shortened(given)
+    long = at_asked(file(given), given)
+    torch.testing.assert_close(at_asked(file(short), short), long, rtol=1e-3, atol=1e-3)
+    assert greedy(file, texts, model.start, model.ends, 5).shape == (40, 4, LENGTH)
+
+
+def lcs(a: list[str], b: list[str]) -> int:
+    if not a or not b:
+        return 0
+    if a[-1] == b[-1]:
+        return 1 + lcs(a[:-1], b[:-1])
+    return max(lcs(a[:-1], b), lcs(a, b[:-1]))
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"), [("a b c", "a c d"), ("the film", "the good film"), ("x", "y"), ("", "y")]
+)
+def test_rouge_is_overlap_of_words_and_of_sequences(said: str, wanted: str) -> None:
+    a, b = said.split(), wanted.split()
+
+    def f1(common: float) -> float:
+        return 2 * common / (len(a) + len(b))
+
+    found = rouge([said], [wanted])
+    assert found["rouge1"] == pytest.approx(f1(len(set(a) & set(b))))
+    assert found["rougeL"] == pytest.approx(f1(lcs(a, b)))
+
+
+def test_mixed_precision_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = f"text:{place}/pairs.tsv?text=document"
+    asked = ["quantize", f"hf:{place}/bart", "--data", data, "--max-drop", "1"]
+    assert main([*asked, "--out", str(place / "refused")]) == 2
+    assert "--max-drop given to a model that answers by texts" in capsys.readouterr().err
