@@ -4,7 +4,7 @@ import hashlib
 import shutil
 import tempfile
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -34,7 +34,7 @@ from roadworthy.compress.methods import (
 )
 from roadworthy.compress.mixed import compress_within
 from roadworthy.compress.place import Widths, place
-from roadworthy.compress.quantize import Plan
+from roadworthy.compress.quantize import Compressed, Plan
 from roadworthy.compress.resume import Finished
 from roadworthy.compress.select import compress_best
 from roadworthy.compress.sensitivity import sensitivity
@@ -153,8 +153,12 @@ def method_of(solver: Solver, weight_bits: int, act_bits: int, images: int) -> M
     return with_batch_size(method, solver.batch_size)
 
 
-def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
-    """Quantize, export, prove and record; what `roadworthy quantize` does.
+Compress = Callable[[fx.GraphModule, Inputs, Plan, Run], Compressed]
+"""How a captured graph becomes integers."""
+
+
+def quantize_to_dir(request: QuantizeRequest, compress: Compress = compress_best) -> RunRecord:
+    """Quantize by `compress`, export, prove and record; what `roadworthy quantize` does.
 
     ``request.out`` then holds model.onnx, model.safetensors with quantization.json, run.json and
     report.html.
@@ -201,7 +205,7 @@ def quantize_to_dir(request: QuantizeRequest) -> RunRecord:
     with UnitProgress(f"{request.solver.method} {scheme.bits}") as bar:
         run = Run(request.seed, finished, bar.show, request.solver.memory)
         if scheme.max_drop is None:
-            done = compress_best(graph, images.to(device), plan, run)
+            done = compress(graph, images.to(device), plan, run)
         else:
             done = compress_within(graph, images.to(device), labels, plan, run, scheme.max_drop)
     if request.sensitivity and scheme.max_drop is None:

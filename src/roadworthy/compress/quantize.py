@@ -67,10 +67,7 @@ def compress(
         BadInput: activations that are not finite.
     """
     learned = learn(graph, images, plan, run or Run())
-    facts = _facts(learned.task, learned.outcomes)
-    if learned.suppressed is not None:
-        facts["suppression"] = _suppression(learned.suppressed)
-    return Compressed(freeze(whole_model(learned.task)), facts, plan.method)
+    return Compressed(freeze(whole_model(learned.task)), facts_of(learned), plan.method)
 
 
 @dataclass(frozen=True)
@@ -183,6 +180,14 @@ def _check_images(images: Tensor, method: Method) -> None:
         )
     if not bool(torch.isfinite(images).all()):
         raise BadData("calibration images hold NaN or infinite values; check the preprocessing")
+
+
+def facts_of(learned: Learned) -> dict[str, Any]:
+    """What a record says of layers, units and outliers."""
+    facts = _facts(learned.task, learned.outcomes)
+    if learned.suppressed is not None:
+        facts["suppression"] = _suppression(learned.suppressed)
+    return facts
 
 
 def _facts(task: Task, outcomes: Sequence[dict[str, Outcome]]) -> dict[str, Any]:
