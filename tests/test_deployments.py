@@ -23,6 +23,7 @@ STAGES = Preprocess(resize="pillow-box", geometry="squash", size=(17, 17))
 def fleet_of(model: str | nn.Module, images: Tensor, raw: bool = False) -> Deployments:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("roadworthy.deployments.preprocess_from", lambda *_: STAGES)
+        patch.setattr("roadworthy.core.models.LoadedModel.chosen", lambda *_: STAGES)
         fleet = Deployments(model, None, "cpu", raw)
     fleet.show(images)
     return fleet

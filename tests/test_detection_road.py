@@ -166,7 +166,7 @@ def test_a_network_of_one_tensor_is_captured_and_cast() -> None:
     torch.manual_seed(0)
     stages = Preprocess(resize="pillow-box", geometry="squash", size=(64, 64))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("roadworthy.deployments.preprocess_from", lambda *_: stages)
+        patch.setattr("roadworthy.core.models.LoadedModel.chosen", lambda *_: stages)
         fleet = Deployments(Grid().eval(), None, "cpu", raw=True)
     images = torch.rand(2, 3, 64, 64)
     fleet.show(images)

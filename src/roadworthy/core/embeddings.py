@@ -56,6 +56,7 @@ def pool(
 ) -> Float[Tensor, "b k"]:
     """One vector a text, of its tokens alone.
 
+    >>> import torch
     >>> pool(torch.tensor([[[2.0], [4.0], [9.0]]]), torch.tensor([[1, 1, 0]]), "mean")
     tensor([[3.]])
     """
@@ -109,6 +110,7 @@ def longest(name: str, positions: int | None) -> int | None:
 def cosines(a: Float[Tensor, "n k"], b: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
     """Cosine of each embedding of `a` with that of `b`, in double precision.
 
+    >>> import torch
     >>> cosines(torch.eye(2), torch.ones(2, 2)).square()
     tensor([0.5000, 0.5000], dtype=torch.float64)
     """
