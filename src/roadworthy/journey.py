@@ -157,8 +157,8 @@ Compress = Callable[[fx.GraphModule, Inputs, Plan, Run], Compressed]
 """How a captured graph becomes integers."""
 
 
-def quantize_to_dir(request: QuantizeRequest, compress: Compress = compress_best) -> RunRecord:
-    """Quantize by `compress`, export, prove and record; what `roadworthy quantize` does.
+def quantize_to_dir(request: QuantizeRequest, compress: Compress | None = None) -> RunRecord:
+    """Quantize, by `compress` where it is given, export, prove and record; what `roadworthy quantize` does.
 
     ``request.out`` then holds model.onnx, model.safetensors with quantization.json, run.json and
     report.html.
@@ -205,7 +205,7 @@ def quantize_to_dir(request: QuantizeRequest, compress: Compress = compress_best
     with UnitProgress(f"{request.solver.method} {scheme.bits}") as bar:
         run = Run(request.seed, finished, bar.show, request.solver.memory)
         if scheme.max_drop is None:
-            done = compress(graph, images.to(device), plan, run)
+            done = (compress or compress_best)(graph, images.to(device), plan, run)
         else:
             done = compress_within(graph, images.to(device), labels, plan, run, scheme.max_drop)
     if request.sensitivity and scheme.max_drop is None:
