@@ -158,8 +158,9 @@ Compress = Callable[[fx.GraphModule, Inputs, Plan, Run], Compressed]
 
 
 def quantize_to_dir(request: QuantizeRequest, compress: Compress | None = None) -> RunRecord:
-    """Quantize, by `compress` where it is given, export, prove and record; what `roadworthy quantize` does.
+    """Quantize, export, prove and record; what `roadworthy quantize` does.
 
+    `compress` is another way to integers than the request's method alone.
     ``request.out`` then holds model.onnx, model.safetensors with quantization.json, run.json and
     report.html.
 
