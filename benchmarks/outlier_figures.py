@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -51,6 +52,8 @@ from roadworthy.requests import parse_bits
 
 aten = torch.ops.aten
 OUTLIERS = 4
+Cells = dict[tuple[str, str], list[dict[str, float]]]
+"""By method and width the numbers of each seed."""
 
 
 def _ours(weights: int, acts: int) -> Method:
@@ -61,6 +64,7 @@ def _ours(weights: int, acts: int) -> Method:
 METHODS: dict[str, Callable[[int, int], Method]] = {
     "minmax": lambda w, a: MinMax(w, a, weight_range="minmax" if w > 4 else "mse"),
     "mse": Mse,
+    "mse-2": lambda w, a: Mse(w, a, act_exponent=2.0),
     "migrate-mse-2": lambda w, a: Mse(w, a, suppress=GammaMigration(), act_exponent=2.0),
     "clip": lambda w, a: OutlierSuppression(w, a, suppress=None, passes=()),
     "migrate-clip": lambda w, a: OutlierSuppression(w, a, passes=()),
@@ -76,7 +80,6 @@ METHODS: dict[str, Callable[[int, int], Method]] = {
 def main() -> None:
     given = arguments()
     torch.set_num_threads(given.threads)
-    given.out.mkdir(parents=True, exist_ok=True)
     loaded = load_model(given.model)
     assert loaded.texts is not None
     root = os.environ["ROADWORTHY_DATA"]
@@ -91,25 +94,45 @@ def main() -> None:
         inflate(graph, given.inflate)
         moved = float((in_batches(graph, x) - wanted).abs().max())
         print(f"outliers of {given.inflate}: float differs by {moved:.1e}")
-    cells = [(c, m, s) for c in given.columns for m in given.methods for s in given.seeds]
-    for column, name, seed in track(cells, "cells"):
-        path = given.out / f"{name}-{column}-{given.inflate}-{seed}.json"
-        if path.is_file():
-            continue
-        few = train.subset(given.texts, seed, stratified=False)
-        shown, _ = load_tensor(few, loaded.texts)
-        bits = parse_bits(column)
-        cpu = time.process_time()
-        done = compress(
-            graph, shown, Plan(METHODS[name](*bits), ACADEMIC, Widths(*bits, ())), Run(seed)
-        )
-        cost = time.process_time() - cpu
-        said = in_batches(done.module, x)
-        cell = {"accuracy": accuracy(said, y), **against_float(wanted, said), "cpu": cost}
-        with write_atomically(path) as temporary:
-            temporary.write_text(json.dumps(cell))
-        print(f"{name} {column} {seed}: {cell}", flush=True)
-    print(f"float {100 * accuracy(wanted, y):.2f} % right\n\n{table(given)}")
+
+    def shown(seed: int) -> Tensor:
+        return load_tensor(train.subset(given.texts, seed, stratified=False), loaded.texts)[0]
+
+    def judged(module: fx.GraphModule) -> dict[str, float]:
+        said = in_batches(module, x)
+        return {"accuracy": accuracy(said, y), **against_float(wanted, said)}
+
+    found = measured(given, graph, shown, judged, f"-{given.inflate}")
+    print(f"float {100 * accuracy(wanted, y):.2f} % right\n\n{table(given, found, summary)}")
+
+
+def measured(
+    given: argparse.Namespace,
+    graph: fx.GraphModule,
+    shown: Callable[[int], Tensor],
+    judged: Callable[[fx.GraphModule], dict[str, float]],
+    suffix: str = "",
+) -> Cells:
+    """Quantize by every method, width and seed asked for; finished cells are kept in ``--out``.
+
+    `shown` gives the calibration samples of a seed, `judged` the numbers of a cell.
+    """
+    found: Cells = {}
+    for name, column, seed in track(
+        list(product(given.methods, given.columns, given.seeds)), "cells"
+    ):
+        path = given.out / f"{name}-{column}{suffix}-{seed}.json"
+        if not path.is_file():
+            given.out.mkdir(parents=True, exist_ok=True)
+            samples, bits, cpu = shown(seed), parse_bits(column), time.process_time()
+            plan = Plan(METHODS[name](*bits), ACADEMIC, Widths(*bits, ()))
+            done = compress(graph, samples, plan, Run(seed))
+            cost = time.process_time() - cpu
+            with write_atomically(path) as temporary:
+                temporary.write_text(json.dumps({**judged(done.module), "cpu": cost}))
+            print(f"{name} {column} {seed}: {path.read_text()}", flush=True)
+        found.setdefault((name, column), []).append(json.loads(path.read_text()))
+    return found
 
 
 @torch.no_grad()
@@ -126,23 +149,24 @@ def inflate(graph: fx.GraphModule, factor: float) -> None:
     migrate(graph, gains)
 
 
-def table(given: argparse.Namespace) -> str:
+def table(
+    given: argparse.Namespace, found: Cells, summary: Callable[[list[dict[str, float]]], str]
+) -> str:
+    """A line a method, a column a width, the seeds of a cell summed up."""
     lines = [
         "| method | " + " | ".join(given.columns) + " |",
         "|---" * (len(given.columns) + 1) + "|",
     ]
     for name in given.methods:
-        cells = [summary(given, name, column) for column in given.columns]
+        cells = [summary(found[name, column]) for column in given.columns]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def summary(given: argparse.Namespace, name: str, column: str) -> str:
+def summary(cells: list[dict[str, float]]) -> str:
     """Mean over seeds: accuracy / agreement / logit error, spread of the accuracy, CPU seconds."""
-    paths = [given.out / f"{name}-{column}-{given.inflate}-{seed}.json" for seed in given.seeds]
-    found = [json.loads(path.read_text()) for path in paths]
-    right, same = ([100 * cell[key] for cell in found] for key in ("accuracy", "agreement"))
-    error, cpu = ([cell[key] for cell in found] for key in ("logit_error", "cpu"))
+    right, same = ([100 * cell[key] for cell in cells] for key in ("accuracy", "agreement"))
+    error, cpu = ([cell[key] for cell in cells] for key in ("logit_error", "cpu"))
     mean = statistics.fmean
     return (
         f"{mean(right):.1f} / {mean(same):.1f} / {mean(error):.3f} "

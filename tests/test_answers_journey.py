@@ -182,8 +182,19 @@ def test_rouge_is_overlap_of_words_and_of_sequences(said: str, wanted: str) -> N
     assert found["rougeL"] == pytest.approx(f1(lcs(a, b)))
 
 
-def test_mixed_precision_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = f"text:{place}/pairs.tsv?text=document"
-    asked = ["quantize", f"hf:{place}/bart", "--data", data, "--max-drop", "1"]
-    assert main([*asked, "--out", str(place / "refused")]) == 2
-    assert "--max-drop given to a model that answers by texts" in capsys.readouterr().err
+@pytest.mark.parametrize("command", ["quantize", "evaluate", "evaluate the file"])
+def test_what_counts_right_answers_refuses_texts(
+    place: Path, done: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    data = ["--data", f"text:{place}/pairs.tsv?text=document&label=summary"]
+    model, more = f"hf:{place}/bart", ["--max-drop", "1", "--out", str(place / "refused")]
+    asked = {
+        "quantize": ["quantize", model, *data, *more],
+        "evaluate": ["evaluate", model, *data],
+        "evaluate the file": ["evaluate", str(done), *data],
+    }
+    capsys.readouterr()
+    assert main(asked[command]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "answers texts; `evaluate`, `noise` and --max-drop judge by labels" in said
+    assert "\n" not in said

@@ -171,9 +171,9 @@ def test_a_tokenizer_of_another_model_is_told(place: Path, tmp_path: Path, capsy
     assert "give the tokenizer that belongs to the model" in capsys.readouterr().err
 
 
-def test_an_encoder_without_a_classifier_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     BertConfig(architectures=["BertModel"]).save_pretrained(tmp_path)
-    with pytest.raises(BadModel, match="classifier of images or texts"):
+    with pytest.raises(BadModel, match="cannot be loaded as a model of images or texts"):
         load_model(f"hf:{tmp_path}")
 
 
@@ -208,7 +208,7 @@ def test_damaged_weights_are_told(place: Path, tmp_path: Path, capsys) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:3000])
     assert main(["evaluate", f"hf:{folder}", *asked(place)[1:]]) == 2
-    assert "cannot be loaded as a classifier" in capsys.readouterr().err
+    assert "cannot be loaded as a model" in capsys.readouterr().err
 
 
 def test_names_of_more_classes_than_the_model_has(place: Path, tmp_path: Path, capsys) -> None:

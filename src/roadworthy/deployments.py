@@ -81,7 +81,7 @@ class Deployments:
             self.preprocess: Stages = preprocess_from(preprocess, recorded_preprocess(path.parent))
             self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         else:
-            loaded = load_model(model).with_classes()
+            loaded = load_model(model).scoring()
             self._module, self.preprocess = loaded.module, loaded.chosen(preprocess)
             self.sha256 = digest(self._module)
 

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from roadworthy.core.batches import Batches, Labels, batches
 from roadworthy.core.data import Dataset, check_labels, load_data
-from roadworthy.core.embeddings import UNJUDGED
 from roadworthy.core.inputs import Stages, preprocess_from, stages_from
-from roadworthy.core.models import check_onnx, load_model
+from roadworthy.core.models import check_onnx, check_says, load_model
 from roadworthy.core.predict import Predictor, TorchPredictor
 from roadworthy.core.runs import RunRecord, output_folder
 from roadworthy.core.scores import score
@@ -134,7 +133,7 @@ def open_predictor(
     spec = parse_model_spec(model)
     if isinstance(spec, OnnxSpec):
         return _runtime(spec.path, preprocess)
-    loaded = load_model(model).with_classes()
+    loaded = load_model(model).scoring()
     return TorchPredictor(loaded.module, model, device), loaded.chosen(preprocess)
 
 
@@ -147,14 +146,13 @@ def _runtime(path: Path, preprocess: str | None) -> tuple[Predictor, Stages]:
 
 
 def recorded_preprocess(folder: Path) -> Stages | None:
-    """The preprocessing that `quantize` recorded beside its model.onnx; BadModel where that
-    answers embeddings."""
+    """The preprocessing that `quantize` recorded beside its model.onnx; BadModel where labels
+    cannot judge what that answers."""
     if not (folder / "run.json").is_file():
         return None
     config: object = RunRecord.load(folder).config
     told: dict[str, Any] = config if isinstance(config, dict) else {}
-    if told.get("embeds"):
-        raise BadModel(UNJUDGED.format(folder))
+    check_says(told.get("says", "scores"), folder)
     stages = told.get("preprocess")
     return stages_from(stages) if isinstance(stages, dict) else None
 

@@ -173,16 +173,11 @@ def quantize_to_dir(request: QuantizeRequest, compress: Compress | None = None) 
     start = time.perf_counter()
     out = output_folder(request.out, "quantize")
     loaded = load_model(request.model)
-    if loaded.embeds and request.scheme.max_drop is not None:
-        raise BadInput(
-            "--max-drop given to a model that answers embeddings, which have no accuracy to "
-            "lose; leave it out"
-        )
+    if request.scheme.max_drop is not None:
+        loaded.scoring()
     preprocess = loaded.chosen(request.data.preprocess)
     dataset, images, labels, skipped = _calibration(request, preprocess)
     if loaded.answers is not None:
-        if request.scheme.max_drop is not None:
-            raise BadInput("--max-drop given to a model that answers by texts; leave it out")
         images = loaded.answers.generated(images)
     device = resolve_device(request.device)
     graph = capture(loaded.module, images[:1]).to(device)
@@ -192,7 +187,7 @@ def quantize_to_dir(request: QuantizeRequest, compress: Compress | None = None) 
     method = method_of(request.solver, scheme.weight_bits, scheme.act_bits, len(images))
     widths = Widths(scheme.weight_bits, scheme.act_bits, tuple(scheme.keep_8bit))
     plan = Plan(method, chosen, widths, request.solver.blocks)
-    config = _config(request, preprocess, chosen.name, method) | {"embeds": loaded.embeds}
+    config = _config(request, preprocess, chosen.name, method) | {"says": loaded.says}
     fingerprint = {
         **{name: value for name, value in config.items() if name not in ("eval", "max_drop")},
         "images": dataset.sha256,

@@ -145,7 +145,7 @@ def far_off(size: float) -> fx.GraphModule:
     return moved
 
 
-def test_only_a_shift_cures_channels_that_lie_far_off() -> None:
+def test_a_shift_cures_channels_that_gains_leave_far_off() -> None:
     plain, moved, x = graph(dtype=torch.float32), far_off(60.0), inputs("bert")
     wanted = answer(plain, x)
     torch.testing.assert_close(answer(moved, x), wanted, rtol=1e-3, atol=1e-3)

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from roadworthy.compress.activation import ActQuantizer, mix
 from roadworthy.compress.clipping import clip_tokens
 from roadworthy.compress.engine import calibrate, prepare
-from roadworthy.compress.learn import Samples
+from roadworthy.compress.learn import Samples, _loss
 from roadworthy.compress.methods import (
     Method,
     MinMax,
@@ -97,3 +97,21 @@ def test_a_draw_of_short_texts_mixes_without_their_padding() -> None:
     mixed = mix(drawn.fp, drawn.quantized, 0.5, torch.Generator().manual_seed(0))
     assert mixed.shape == (2, 4, 3)
     assert 0 < float(mixed.mean()) < 1
+
+
+@pytest.mark.parametrize("kind", ["kl", "squared"])
+def test_logits_at_padding_of_answers_count_in_no_loss(kind: str) -> None:
+    target, out = torch.randn(2, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    valid = torch.tensor([[True, True, False], [True, False, False]])
+    samples = Samples(target, target, target, valid=valid)
+    leaf = out.clone().requires_grad_()
+    rows, wanted = leaf[valid], target[valid]
+    if kind == "kl":
+        p = wanted.softmax(-1)
+        kept = (p * (p.log() - rows.log_softmax(-1))).sum(-1).mean()
+    else:
+        kept = (rows - wanted).square().sum(-1).mean()
+    kept.backward()
+    loss, gradient = _loss(out, samples, kind)
+    torch.testing.assert_close(loss, kept.detach())
+    torch.testing.assert_close(gradient, leaf.grad)

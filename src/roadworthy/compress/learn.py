@@ -133,12 +133,17 @@ def _draw(rows: Tensor, index: Tensor) -> Tensor:
 
 def _loss(out: Tensor, samples: Samples, kind: str) -> tuple[Tensor, Tensor]:
     """Loss and its gradient by `out`: squared error summed over channels, averaged over the rest
-    (QDrop) without padding, or KL divergence of the logits averaged over samples."""
+    (QDrop) without padding, or KL divergence of the logits averaged over samples, of texts that
+    are answered by texts over the tokens asked for."""
     result, target, valid = out.detach(), samples.target, samples.valid
     if kind == "kl" and out.shape[-1] > 1:  # one number has no softmax
         log_p, log_q = target.log_softmax(-1), result.log_softmax(-1)
         p = log_p.exp()
-        return (p * (log_p - log_q)).sum(-1).mean(), (log_q.exp() - p) / len(out)
+        apart, gradient = (p * (log_p - log_q)).sum(-1), log_q.exp() - p
+        if valid is None or out.ndim < 3:
+            return apart.mean(), gradient / apart.numel()
+        rest = max(1, int(valid.sum()))
+        return (apart * valid).sum() / rest, gradient * valid[..., None] / rest
     rest = out.numel() / out.shape[1 if out.ndim == 4 else -1]
     error = result - target
     if valid is not None and out.ndim == 3:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, fx
 
+from roadworthy.compress.constants import Constants
 from roadworthy.compress.readers import (
     can_absorb,
     inner_nodes,
@@ -22,7 +23,7 @@ from roadworthy.compress.readers import (
     reason,
     value_of,
 )
-from roadworthy.core.fold import add_buffer, attribute
+from roadworthy.core.fold import attribute
 
 aten = torch.ops.aten
 
@@ -95,7 +96,7 @@ def migrate(
     >>> torch.allclose(graph(x), net(x), atol=1e-5)
     True
     """
-    constants, inner = _Constants(graph), inner_nodes(graph)
+    constants, inner = Constants(graph), inner_nodes(graph)
     found: list[Migration] = []
     for node in list(graph.graph.nodes):
         if node.target is aten.layer_norm.default:
@@ -119,29 +120,20 @@ class _Gain:
     key: str
 
 
-class _Constants:
-    """New constants of a graph: one for all the places that ask for the same."""
-
-    def __init__(self, graph: fx.GraphModule) -> None:
-        self.graph = graph
-        self._made: dict[tuple[str, str, _Change], str] = {}
-
-    def change(self, reader: fx.Node, position: int, gain: _Gain, change: _Change) -> None:
-        """Let `reader` read ``change(constant, g)`` at `position`, in the constant's own type."""
-        origin = reader.args[position]
-        value = attribute(self.graph, origin)
-        assert isinstance(origin, fx.Node)
-        assert value is not None
-        key = (str(origin.target), gain.key, change)
-        if key not in self._made:
-            changed = change(value.double(), gain.value).to(value.dtype)
-            self._made[key] = add_buffer(self.graph, str(origin.target), changed)
-        with self.graph.graph.inserting_before(reader):
-            reader.update_arg(position, self.graph.graph.get_attr(self._made[key]))
+def _change(
+    constants: Constants, reader: fx.Node, position: int, gain: _Gain, change: _Change
+) -> None:
+    """Let `reader` read ``change(constant, g)`` at `position`, in the constant's own type."""
+    origin = reader.args[position]
+    value = attribute(constants.graph, origin)
+    assert isinstance(origin, fx.Node)
+    assert value is not None
+    changed = change(value.double(), gain.value).to(value.dtype)
+    constants.put(reader, position, (str(origin.target), gain.key, change), changed)
 
 
 def _migrate(
-    norm: fx.Node, gain: _Gain | str, constants: _Constants, inner: set[fx.Node]
+    norm: fx.Node, gain: _Gain | str, constants: Constants, inner: set[fx.Node]
 ) -> Migration:
     graph = constants.graph
     if isinstance(gain, str):
@@ -152,9 +144,9 @@ def _migrate(
     for source in dict.fromkeys(source for source, _ in reads.others):
         _restore(source, [r for s, r in reads.others if s is source], norm, gain, constants)
     for linear in reads.linears:
-        constants.change(linear, 1, gain, torch.mul)
+        _change(constants, linear, 1, gain, torch.mul)
     for position in _affine(norm):
-        constants.change(norm, position, gain, torch.div)
+        _change(constants, norm, position, gain, torch.div)
     names = tuple(path_of(linear) for linear in reads.linears)
     return Migration(path_of(norm), names, bool(reads.others), int((~gain.moves).sum()))
 
@@ -191,14 +183,14 @@ def _gain(graph: fx.GraphModule, norm: fx.Node, gains: Mapping[str, Tensor] | No
 
 
 def _restore(
-    source: fx.Node, readers: list[fx.Node], norm: fx.Node, gain: _Gain, constants: _Constants
+    source: fx.Node, readers: list[fx.Node], norm: fx.Node, gain: _Gain, constants: Constants
 ) -> None:
     """One ``g * source`` for all of `readers`."""
     graph = constants.graph.graph
     with graph.inserting_after(source):
         restored = graph.call_function(aten.mul.Tensor, (source, norm.args[2]))
     restored.meta = dict(source.meta)
-    constants.change(restored, 1, gain, _gain_itself)
+    _change(constants, restored, 1, gain, _gain_itself)
     for reader in readers:
         reader.replace_input_with(source, restored)
 

@@ -7,6 +7,7 @@ with, ranges found. What it leaves is frozen to integers like any other quantize
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -176,8 +177,10 @@ def _step(
 
 
 def _judged(model: nn.Module, held: Labelled) -> tuple[float, float]:
-    """Cross entropy and share of right answers; zero points are not rounded yet."""
-    said = in_batches(model.eval(), held.inputs)
+    """Cross entropy and share of right answers, all rounded as it will be deployed."""
+    rounded = deepcopy(model)
+    _end(rounded)
+    said = in_batches(rounded, held.inputs)
     right = float((said.argmax(1) == held.labels).float().mean())
     return float(nn.functional.cross_entropy(said, held.labels)), right
 

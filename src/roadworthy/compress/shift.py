@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, fx
 
+from roadworthy.compress.constants import Constants
 from roadworthy.compress.readers import (
     Reads,
     can_absorb,
@@ -18,7 +19,7 @@ from roadworthy.compress.readers import (
     reads_of,
     value_of,
 )
-from roadworthy.core.fold import add_buffer, attribute
+from roadworthy.core.fold import attribute
 
 aten = torch.ops.aten
 
@@ -43,7 +44,7 @@ def shift(graph: fx.GraphModule, shifts: Mapping[str, Float[Tensor, " d"]]) -> N
     >>> torch.allclose(graph(x), net(x), atol=1e-5)
     True
     """
-    constants = _Constants(graph)
+    constants = Constants(graph)
     for norm, reads in shiftable(graph).items():
         z = shifts.get(gamma_of(norm) or "")
         if z is not None:
@@ -85,23 +86,7 @@ def _is_plain(graph: fx.GraphModule, norm: fx.Node) -> bool:
     return all(v is not None and v.ndim == 1 and v.dtype == value_of(norm).dtype for v in given)
 
 
-class _Constants:
-    """New constants of a graph: one for all the places that ask for the same."""
-
-    def __init__(self, graph: fx.GraphModule) -> None:
-        self.graph = graph
-        self._made: dict[tuple[str, ...], str] = {}
-
-    def put(self, reader: fx.Node, position: int, key: tuple[str, ...], value: Tensor) -> None:
-        """Let `reader` read `value` at `position`."""
-        if key not in self._made:
-            self._made[key] = add_buffer(self.graph, key[0], value)
-        with self.graph.graph.inserting_before(reader):
-            node = self.graph.graph.get_attr(self._made[key])
-        reader.args = (*reader.args[:position], node, *reader.args[position + 1 :])
-
-
-def _shift(norm: fx.Node, reads: Reads, z: Tensor, constants: _Constants) -> None:
+def _shift(norm: fx.Node, reads: Reads, z: Tensor, constants: Constants) -> None:
     graph, owner = constants.graph, f"{norm.args[2]} {norm.args[3:4]}"
     for source in dict.fromkeys(source for source, _ in reads.others):
         with graph.graph.inserting_after(source):

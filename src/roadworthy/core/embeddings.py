@@ -16,11 +16,6 @@ _STATED = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
 }
-UNJUDGED = (
-    "{} answers embeddings, which labels cannot judge; `quantize` compares them with those of the "
-    "float model on the texts of --eval"
-)
-"""What is said of such a model where answers are counted."""
 _MODULES = ("Transformer", "Pooling", "Normalize")
 
 
@@ -39,9 +34,7 @@ class HfEmbedding(nn.Module):
         super().__init__()
         self.model, self.pooled = model, pooled
         if isinstance(getattr(model, "pooler", None), nn.Module):
-            model.register_module(
-                "pooler", None
-            )  # a layer behind the first token, which nothing here reads
+            model.register_module("pooler", None)  # behind the first token; nothing here reads it
 
     def forward(self, tokens: Int[Tensor, "b r t"]) -> Float[Tensor, "b k"]:
         """Embeddings of a batch; padding takes no part in them."""

@@ -110,7 +110,7 @@ def _hub(name: str, load: Callable[[], Any]) -> Any:
     except Exception as error:  # damaged files make the libraries raise nearly anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadModel(
-            f"hf:{name} cannot be loaded as a classifier of images or texts: {reason}; give a "
+            f"hf:{name} cannot be loaded as a model of images or texts: {reason}; give a "
             "folder with config.json and model.safetensors, or an id that the hub knows"
         ) from error
 

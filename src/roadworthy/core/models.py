@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch.jit import ScriptModule
 
 from roadworthy.core import metadata
 from roadworthy.core.checkpoints import check_finite, class_count, load_strictly, read_weights
-from roadworthy.core.embeddings import UNJUDGED, HfEmbedding
+from roadworthy.core.embeddings import HfEmbedding
 from roadworthy.core.generation import HfAnswers
 from roadworthy.core.hf import load_hf
 from roadworthy.core.images import Preprocess, preprocess_from
@@ -36,6 +36,17 @@ from roadworthy.core.specs import (
 )
 from roadworthy.core.texts import TextInput, check_vocabulary
 from roadworthy.errors import BadModel
+
+Says = Literal["scores", "embeddings", "texts"]
+
+
+def check_says(says: Says, model: object) -> None:
+    """BadModel where right answers cannot be counted, or correlated, with labels."""
+    if says != "scores":
+        raise BadModel(
+            f"{model} answers {says}; `evaluate`, `noise` and --max-drop judge by labels and need "
+            "a model that answers scores; `quantize --eval` compares with the float model"
+        )
 
 
 @dataclass(frozen=True)
@@ -68,10 +79,16 @@ class LoadedModel:
         """Whether it answers embeddings, which are compared by cosine and need no labels."""
         return isinstance(self.module, HfEmbedding)
 
-    def with_classes(self) -> "LoadedModel":
-        """This model; BadModel where labels cannot judge what it answers."""
+    @property
+    def says(self) -> Says:
+        """What it answers."""
         if self.embeds:
-            raise BadModel(UNJUDGED.format(self.spec))
+            return "embeddings"
+        return "scores" if self.answers is None else "texts"
+
+    def scoring(self) -> "LoadedModel":
+        """This model; BadModel where labels cannot judge what it answers."""
+        check_says(self.says, self.spec)
         return self
 
     def example(self, shape: Sequence[int]) -> Tensor:
