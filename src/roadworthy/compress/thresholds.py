@@ -211,9 +211,9 @@ class _Tried:
         weight = attribute(graph, linear.args[1])
         assert weight is not None
         grid, wide = self.written.weights, weight * self.s
-        # The square is several times cheaper than the power that weights are searched with.
+        # Thresholds are told apart without the last percent, and a square is cheaper than a power.
         if self.written.weight_range == "mse":
-            scale, zero = mse_range(wide, grid, exponent=2.0)
+            scale, zero = mse_range(wide, grid, exponent=2.0, refined=False)
         else:
             scale, zero = weight_range(wide, grid, self.written.weight_range)
         codes = quantize(wide, scale, zero, grid)
