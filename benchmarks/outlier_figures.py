@@ -37,7 +37,7 @@ from roadworthy.compress.methods import (
 from roadworthy.compress.migrate import migrate
 from roadworthy.compress.place import Widths
 from roadworthy.compress.quantize import Plan, compress
-from roadworthy.compress.suppress import GammaMigration, Smooth
+from roadworthy.compress.suppress import GammaMigration, ShiftScale, Smooth, Suppress
 from roadworthy.core.backends import ACADEMIC
 from roadworthy.core.batches import load_tensor
 from roadworthy.core.capture import capture
@@ -56,9 +56,9 @@ Cells = dict[tuple[str, str], list[dict[str, float]]]
 """By method and width the numbers of each seed."""
 
 
-def _ours(weights: int, acts: int) -> Method:
-    """Reconstruction layer by layer behind the smoothing."""
-    return replace(with_iterations(QDropPlus(weights, acts), 250), suppress=Smooth(1.0))
+def _behind(suppress: Suppress) -> Callable[[int, int], Method]:
+    """Reconstruction layer by layer behind `suppress`."""
+    return lambda w, a: replace(with_iterations(QDropPlus(w, a), 250), suppress=suppress)
 
 
 METHODS: dict[str, Callable[[int, int], Method]] = {
@@ -73,7 +73,8 @@ METHODS: dict[str, Callable[[int, int], Method]] = {
     "outlier-suppression-plus": OutlierSuppressionPlus,
     "smoothquant": SmoothQuant,
     "smoothquant-1": lambda w, a: SmoothQuant(w, a, suppress=Smooth(1.0)),
-    "suppressed-qdrop-plus": _ours,
+    "suppressed-qdrop-plus": _behind(Smooth(1.0)),
+    "shifted-qdrop-plus": _behind(ShiftScale()),
 }
 
 
