@@ -15,7 +15,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -56,6 +56,19 @@ Cells = dict[tuple[str, str], list[dict[str, float]]]
 """By method and width the numbers of each seed."""
 
 
+@dataclass(frozen=True)
+class Cell:
+    """What is measured: a method's name, bits of weights and activations, a calibration seed."""
+
+    name: str
+    bits: tuple[int, int]
+    seed: int
+
+
+Quantize = Callable[[fx.GraphModule, Tensor, Cell], fx.GraphModule]
+"""From a captured model and calibration samples to integers."""
+
+
 def _behind(suppress: Suppress) -> Callable[[int, int], Method]:
     """Reconstruction layer by layer behind `suppress`."""
     return lambda w, a: replace(with_iterations(QDropPlus(w, a), 250), suppress=suppress)
@@ -79,7 +92,17 @@ METHODS: dict[str, Callable[[int, int], Method]] = {
 
 
 def main() -> None:
-    given = arguments()
+    study(arguments(list(METHODS)), quantized)
+
+
+def quantized(graph: fx.GraphModule, samples: Tensor, cell: Cell) -> fx.GraphModule:
+    """By the method of that name, one width for everything."""
+    plan = Plan(METHODS[cell.name](*cell.bits), ACADEMIC, Widths(*cell.bits, ()))
+    return compress(graph, samples, plan, Run(cell.seed)).module
+
+
+def study(given: argparse.Namespace, how: Quantize) -> None:
+    """Measure what was asked for and print the table."""
     torch.set_num_threads(given.threads)
     loaded = load_model(given.model)
     assert loaded.texts is not None
@@ -103,7 +126,7 @@ def main() -> None:
         said = in_batches(module, x)
         return {"accuracy": accuracy(said, y), **against_float(wanted, said)}
 
-    found = measured(given, graph, shown, judged, f"-{given.inflate}")
+    found = measured(given, graph, shown, judged, f"-{given.inflate}", how)
     print(f"float {100 * accuracy(wanted, y):.2f} % right\n\n{table(given, found, summary)}")
 
 
@@ -113,6 +136,7 @@ def measured(
     shown: Callable[[int], Tensor],
     judged: Callable[[fx.GraphModule], dict[str, float]],
     suffix: str = "",
+    how: Quantize = quantized,
 ) -> Cells:
     """Quantize by every method, width and seed asked for; finished cells are kept in ``--out``.
 
@@ -125,12 +149,11 @@ def measured(
         path = given.out / f"{name}-{column}{suffix}-{seed}.json"
         if not path.is_file():
             given.out.mkdir(parents=True, exist_ok=True)
-            samples, bits, cpu = shown(seed), parse_bits(column), time.process_time()
-            plan = Plan(METHODS[name](*bits), ACADEMIC, Widths(*bits, ()))
-            done = compress(graph, samples, plan, Run(seed))
+            samples, cpu = shown(seed), time.process_time()
+            done = how(graph, samples, Cell(name, parse_bits(column), seed))
             cost = time.process_time() - cpu
             with write_atomically(path) as temporary:
-                temporary.write_text(json.dumps({**judged(done.module), "cpu": cost}))
+                temporary.write_text(json.dumps({**judged(done), "cpu": cost}))
             print(f"{name} {column} {seed}: {path.read_text()}", flush=True)
         found.setdefault((name, column), []).append(json.loads(path.read_text()))
     return found
@@ -175,10 +198,10 @@ def summary(cells: list[dict[str, float]]) -> str:
     )
 
 
-def arguments() -> argparse.Namespace:
+def arguments(methods: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="hf:out/minilm-sst2")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=methods, default=methods)
     parser.add_argument("--columns", nargs="+", default=["w8a8", "w6a6", "w4a8", "w4a4"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--texts", type=int, default=256)
