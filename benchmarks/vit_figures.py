@@ -1,22 +1,24 @@
 """The vision transformer figures of docs/outlier-suppression.md, with and without suppression.
 
-The network of recipes/train_vit.py is calibrated on 256 training images and judged on tests A and B
-of cifar_sets.py: accuracy, agreement with the float model, squared error of the logits over their
-variance. Every weight and activation has the width of its column.
+The network of recipes/train_vit.py is calibrated on training images and judged on 500 test
+images, drawn by seed: accuracy, agreement with the float model, squared error of the logits over
+their variance. Every weight and activation has the width of its column.
 
     python benchmarks/vit_figures.py --columns w6a6 w4a4
 """
 
 import argparse
+import os
 from pathlib import Path
 
-import cifar_sets
-import numpy as np
 import torch
 from outlier_figures import METHODS, measured, summary, table
 from torch import Tensor, fx
 
+from roadworthy.core.batches import load_tensor
 from roadworthy.core.capture import capture
+from roadworthy.core.data import load_data
+from roadworthy.core.images import Preprocess
 from roadworthy.core.metrics import accuracy
 from roadworthy.core.models import load_model
 from roadworthy.core.padding import in_batches
@@ -24,25 +26,25 @@ from roadworthy.judging import against_float
 
 MODEL = "py:recipes/train_vit.py:network@out/vit-cifar10/model.safetensors"
 CHOSEN = (
-    *("minmax", "mse", "clip", "migrate-clip", "outlier-suppression"),
-    *("outlier-suppression-plus", "smoothquant", "smoothquant-1"),
+    *("minmax", "mse", "outlier-suppression", "outlier-suppression-plus"),
+    *("smoothquant", "smoothquant-1"),
 )
+JUDGED = 500
 
 
 def main() -> None:
     given = arguments()
     torch.set_num_threads(1)
-    x, y = (
-        torch.from_numpy(np.concatenate(pair))
-        for pair in zip(cifar_sets.test_a(), cifar_sets.test_b(), strict=True)
-    )
-    images = torch.from_numpy(cifar_sets.calibration()[0])
-    graph = capture(load_model(given.model).module, x[:1])
+    loaded = load_model(given.model)
+    assert isinstance(loaded.preprocess, Preprocess)
+    look, root = loaded.preprocess, os.environ["ROADWORTHY_DATA"]
+    train, test = (load_data(f"npz:{root}/cifar10/{part}.npz") for part in ("train", "test"))
+    x, y = load_tensor(test.subset(JUDGED, 0, stratified=False), look)
+    graph = capture(loaded.module, x[:1])
     wanted = in_batches(graph, x)
 
     def shown(seed: int) -> Tensor:
-        rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-        return images[rows[: given.images]]
+        return load_tensor(train.subset(given.images, seed, stratified=False), look)[0]
 
     def judged(module: fx.GraphModule) -> dict[str, float]:
         said = in_batches(module, x)
@@ -58,7 +60,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(CHOSEN))
     parser.add_argument("--columns", nargs="+", default=["w6a6", "w4a4"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--out", type=Path, default=Path("out/vit-figures"))
     return parser.parse_args()
 
