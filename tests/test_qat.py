@@ -1,5 +1,7 @@
 """Fine-tuning with quantizers: it learns the task, and leaves what every quantization leaves."""
 
+import json
+import runpy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,14 +13,14 @@ from test_text_road import write_model, write_texts
 from roadworthy.compress.methods import Mse
 from roadworthy.compress.place import Widths
 from roadworthy.compress.qat import FineTune, Labelled, fine_tune
-from roadworthy.compress.quantize import Plan, compress
+from roadworthy.compress.quantize import Compressed, Plan, compress
+from roadworthy.compress.resume import Finished
 from roadworthy.core.backends import ACADEMIC
 from roadworthy.core.capture import capture
 from roadworthy.core.models import load_model
 from roadworthy.deploy.runtimes import OrtPredictor
-from roadworthy.errors import BadData, BadInput
-from roadworthy.journey import Run, load_quantized, quantize_to_dir
-from roadworthy.requests import DataChoice, QuantizeRequest, Scheme, Solver
+from roadworthy.errors import BadData, BadInput, BadModel
+from roadworthy.journey import Run, load_quantized
 
 TUNE = FineTune(steps=30, batch_size=16, weight_lr=2e-2, step_lr=1e-2, checks=3)
 
@@ -50,7 +52,7 @@ def test_it_learns_the_task_and_freezes_what_judged_best(
     plan = Plan(Mse(4, 4), ACADEMIC, Widths(4, 4, ()))
     settings = replace(TUNE, distil=distil)
     done = fine_tune(graph, texts.inputs, plan, Run(), train=texts, held=texts, settings=settings)
-    history = done.facts["fine_tuning"]
+    history = done.facts["fine_tuning"]["judged"]
     assert [row["step"] for row in history] == [0, 10, 20, 30]
     if not distil:
         assert min(row["loss"] for row in history) < 0.8 * history[0]["loss"]
@@ -65,18 +67,81 @@ def test_it_learns_the_task_and_freezes_what_judged_best(
     assert history[0]["loss"] == pytest.approx(first, rel=1e-4)
 
 
-def test_the_folder_is_like_any_other(place: Path, texts: Labelled) -> None:
-    out = place / "out"
+def recipe(monkeypatch: pytest.MonkeyPatch, place: Path, *more: str) -> None:
     spec = f"text:{place}/texts.tsv?text=sentence&label=label"
-    solver, scheme = Solver(method="smoothquant"), Scheme(4, 8, ())
-    request = QuantizeRequest(
-        f"hf:{place}/bert", DataChoice(spec, spec), out, scheme, solver, device="cpu"
-    )
-    settings = replace(TUNE, steps=4, checks=2)
-    quantize_to_dir(request, partial(fine_tune, train=texts, held=texts, settings=settings))
+    typed = ["--model", f"hf:{place}/bert", "--data", spec, "--eval", spec, *more]
+    path = Path(__file__).parents[1] / "recipes" / "qat_text.py"
+    monkeypatch.setattr("sys.argv", [str(path), "--out", f"{place}/out", *typed])
+    runpy.run_path(str(path), run_name="__main__")
+
+
+def test_the_folder_is_like_any_other(
+    place: Path, texts: Labelled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = place / "out"
+    recipe(monkeypatch, place, "--steps", "4", "--batch-size", "8", "--bits", "w4a8")
     stored = load_quantized(out)(texts.inputs).detach()
     deployed = OrtPredictor(out / "model.onnx")(texts.inputs)
     assert (stored.argmax(1) == deployed.argmax(1)).float().mean() >= 0.95
+    found = json.loads((out / "run.json").read_text())
+    assert found["fine_tuning"]["settings"]["steps"] == 4
+    meaning = json.loads((out / "quantization.json").read_text())
+    assert meaning["settings"]["suppress"]["alpha"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--alpha", "2"], "alpha of 2.0 given; 0 to 1 is allowed"),
+        (["--bits", "w1a4"], "w2a2 to w8a8 are allowed"),
+        (["--steps", "0"], "at least 1"),
+        (["--weight-lr", "-1"], "rate of -1.0 given; more than 0"),
+        (["--batch-size", "100"], "58 samples given and a step draws 100"),
+        (["--data", "text:{place}/texts.tsv?text=sentence"], "no labels"),
+        (["--data", "text:{place}/three.tsv?text=sentence&label=label"], "3 class names"),
+    ],
+)
+def test_bad_input_of_the_recipe_is_one_line(
+    place: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], says: str
+) -> None:
+    rows = "".join(f"the film\t{name}\n" for name in ("a", "b", "c") * 8)
+    (place / "three.tsv").write_text("sentence\tlabel\n" + rows)
+    with pytest.raises(SystemExit, match=f"^qat_text: .*{says}") as told:
+        recipe(monkeypatch, place, *(each.format(place=place) for each in more))
+    assert "\n" not in str(told.value)
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bits(place: Path, texts: Labelled) -> None:
+    graph = capture(load_model(f"hf:{place}/bert").module, texts.inputs[:1])
+    plan, steps = Plan(Mse(4, 4), ACADEMIC, Widths(4, 4, ())), list[int]()
+
+    def told(step: int, loss: float, right: float) -> None:
+        steps.append(step)
+        if step == 20 and steps.count(20) == 1:
+            raise KeyboardInterrupt
+
+    def run(name: str) -> Compressed:
+        kept = Run(finished=Finished(place / name, {}))
+        how = partial(fine_tune, train=texts, held=texts, settings=TUNE, told=told)
+        return how(graph, texts.inputs, plan, kept)
+
+    with pytest.raises(KeyboardInterrupt):
+        run("kept")
+    again, whole = run("kept"), run("fresh")
+    assert steps == [10, 20, 20, 30, 10, 20, 30]
+    assert again.facts["fine_tuning"] == whole.facts["fine_tuning"]
+    for name, value in whole.module.state_dict().items():
+        assert torch.equal(again.module.state_dict()[name], value), name
+
+
+class Headless(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding(24, 8)
+        self.linear = torch.nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.table(x[:, 0]))
 
 
 def test_bad_settings_are_refused(place: Path, texts: Labelled) -> None:
@@ -86,13 +151,16 @@ def test_bad_settings_are_refused(place: Path, texts: Labelled) -> None:
         FineTune(distil=2)
     graph = capture(load_model(f"hf:{place}/bert").module, texts.inputs[:1])
     few = Labelled(texts.inputs[:8], texts.labels[:8])
+    plan = Plan(Mse(), ACADEMIC, Widths(4, 4))
+    tune = partial(fine_tune, plan=plan, run=Run(), settings=TUNE)
     with pytest.raises(BadData, match="8 samples given and a step draws 16"):
-        fine_tune(
-            graph,
-            few.inputs,
-            Plan(Mse(), ACADEMIC, Widths(4, 4)),
-            Run(),
-            train=few,
-            held=few,
-            settings=TUNE,
-        )
+        tune(graph, few.inputs, train=few, held=texts)
+    with pytest.raises(BadData, match="0 samples given and judging needs 1"):
+        tune(graph, few.inputs, train=texts, held=Labelled(texts.inputs[:0], texts.labels[:0]))
+    other = replace(texts, labels=texts.labels + 1)
+    with pytest.raises(BadData, match="label 2 given; the model has classes 0 to 1"):
+        tune(graph, few.inputs, train=texts, held=other)
+    # A model without a head answers a vector per token.
+    headless = capture(Headless(), texts.inputs[:1])
+    with pytest.raises(BadModel, match=r"needs scores of two or more classes"):
+        tune(headless, few.inputs, train=texts, held=texts)

@@ -210,8 +210,8 @@ def quantize_to_dir(request: QuantizeRequest, compress: Compress | None = None) 
         _name_tokens(done.facts, preprocess)
     module = done.module.cpu()
     snap_biases(module)
+    config["settings"] = asdict(done.method)
     meaning = {**config, "input_shape": list(images.shape[1:]), "layers": done.facts["layers"]}
-    meaning["settings"] = asdict(done.method)
     meaning["raised"] = done.facts.get("raised_to_8bit", [])
     with _together(out) as new:
         numbers = _deploy(module, graph.cpu(), images, new, loaded.embeds)

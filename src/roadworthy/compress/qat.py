@@ -5,24 +5,31 @@ Source: LSQ (arXiv 1902.08153) and LSQ+ (2004.09576), as in the last part of Out
 with, ranges found. What it leaves is frozen to integers like any other quantized model.
 """
 
+import hashlib
 import math
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, fx, nn
 
 from roadworthy.compress.activation import ActQuantizer
-from roadworthy.compress.engine import Run, whole_model
+from roadworthy.compress.engine import Run, Step, whole_model
 from roadworthy.compress.freeze import freeze
 from roadworthy.compress.learn import quantizers
 from roadworthy.compress.quantize import Compressed, Plan, facts_of, learn
 from roadworthy.compress.rounding import Bias, Table, WeightQuantizer
-from roadworthy.core.padding import in_batches, shortened
+from roadworthy.core.extract import whole
+from roadworthy.core.padding import by_length, in_batches, shortened
 from roadworthy.core.predict import Inputs
-from roadworthy.errors import BadData, BadInput
+from roadworthy.errors import BadData, BadInput, BadModel
+
+POOL = 32
+"""Batches whose texts are sorted by length together."""
+BETWEEN = 10
+"""Steps from one word about progress to the next."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,9 @@ class FineTune:
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.checks, self.patience) < 1:
             raise BadInput("steps, batch size, checks and patience of at least 1 are needed")
+        for rate in (self.weight_lr, self.step_lr, self.bias_lr):
+            if not 0 < rate < 1:
+                raise BadInput(f"a rate of {rate} given; more than 0 and less than 1 is allowed")
         if not 0 <= self.distil <= 1:
             raise BadInput(f"a share {self.distil} of distillation given; 0 to 1 is allowed")
 
@@ -80,6 +90,8 @@ def fine_tune(
 ) -> Compressed:
     """Quantize a captured classifier by `plan` and learn on from there.
 
+    A run that was killed goes on from its last judgement where ``run.finished`` keeps it.
+
     Args:
         graph: from `roadworthy.core.capture.capture`; not changed.
         inputs: calibration samples.
@@ -91,46 +103,121 @@ def fine_tune(
         told: called at each judgement.
 
     Raises:
-        BadData: too few samples for a step.
+        BadData: too few samples, or labels that are none of the model's classes.
+        BadModel: the model answers something else than scores of classes.
     """
-    if len(train.inputs) < settings.batch_size:
-        raise BadData(
-            f"{len(train.inputs)} samples given and a step draws {settings.batch_size}; "
-            "give more samples or a smaller batch size"
-        )
+    _check(graph, (train, held), settings)
     learned = learn(graph, inputs, plan, run)
-    model = whole_model(learned.task)
-    optimiser = _begin(model, settings)
-    best, kept = _judged(model, held), _copy(model)
-    history = [{"step": 0, "loss": best[0], "right": best[1]}]
-    random, since = torch.Generator().manual_seed(run.seed), 0
+    standing = _Standing(whole_model(learned.task), settings)
+    model, history = standing.model, [_row(0, standing.model, held)]
+    name = f"fine-tuning-{_digest(plan, train, held, settings)}"
+    known = run.finished.load(name, standing)
+    history = known["history"] if known else history
     every = max(1, settings.steps // settings.checks)
-    for step in range(settings.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = group["base"] * (1 + math.cos(math.pi * step / settings.steps)) / 2
-        rows = torch.randint(len(train.inputs), (settings.batch_size,), generator=random)
-        _step(model, graph, optimiser, _at(train, rows), settings.distil)
-        if (step + 1) % every:
+    for step, rows in enumerate(_drawn(train.inputs, settings, run.seed), 1):
+        if step <= history[-1]["step"]:
             continue
-        now = _judged(model, held)
-        history.append({"step": step + 1, "loss": now[0], "right": now[1]})
+        loss = standing.learn(graph, _at(train, rows), settings, (step - 1) / settings.steps)
+        if run.progress is not None and step % BETWEEN == 0:
+            done = step / settings.steps
+            run.progress(Step("network", step, settings.steps, loss, len(plan.method.passes), done))
+        if step % every:
+            continue
+        history.append(_row(step, model, held))
         if told is not None:
-            told(step + 1, *now)
-        since += 1
-        if now[0] < best[0]:
-            best, kept, since = now, _copy(model), 0
-        if since >= settings.patience:
+            told(step, history[-1]["loss"], history[-1]["right"])
+        best = min(range(len(history)), key=lambda i: history[i]["loss"])
+        if best == len(history) - 1:
+            standing.keep()
+        run.finished.save(name, standing, {"history": history})
+        if len(history) - 1 - best >= settings.patience:
             break
-    model.load_state_dict(kept)
+    model.load_state_dict(standing.best.state_dict())
     _end(model)
-    return Compressed(freeze(model), {**facts_of(learned), "fine_tuning": history}, plan.method)
+    tuned = {"settings": asdict(settings), "judged": history}
+    return Compressed(freeze(model), {**facts_of(learned), "fine_tuning": tuned}, plan.method)
+
+
+def _check(graph: fx.GraphModule, sets: tuple[Labelled, Labelled], settings: FineTune) -> None:
+    """BadModel where there are no classes to learn, BadData where a set cannot teach or judge."""
+    shape = list(whole(graph).exit.meta["val"].shape[1:])
+    if len(shape) != 1 or shape[0] < 2:
+        raise BadModel(
+            f"the model answers {['batch', *shape]}; fine-tuning needs scores of two or more "
+            "classes: [batch, classes]"
+        )
+    for samples, needed in zip(sets, (settings.batch_size, 1), strict=True):
+        if len(samples.inputs) < needed:
+            what = "a step draws" if samples is sets[0] else "judging needs"
+            raise BadData(
+                f"{len(samples.inputs)} samples given and {what} {needed}; "
+                "give more samples or a smaller batch size"
+            )
+        strange = set(samples.labels.tolist()) - set(range(shape[0]))
+        if strange:
+            raise BadData(f"label {min(strange)} given; the model has classes 0 to {shape[0] - 1}")
+
+
+def _row(step: int, model: nn.Module, held: Labelled) -> dict[str, float]:
+    loss, right = _judged(model, held)
+    return {"step": step, "loss": loss, "right": right}
+
+
+def _digest(plan: Plan, train: Labelled, held: Labelled, settings: FineTune) -> str:
+    """What a killed run has to have in common with the one that goes on from it."""
+    total = hashlib.sha256(repr((plan.method, settings)).encode())
+    for values in (train.inputs, train.labels, held.inputs, held.labels):
+        total.update(values.cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]
+
+
+class _Standing(nn.Module):
+    """All that a killed run goes on from: the model, the best one so far, Adam's moments."""
+
+    def __init__(self, model: fx.GraphModule, settings: FineTune) -> None:
+        super().__init__()
+        self.model, self.best = model, deepcopy(model)
+        self.optimiser = _optimiser(model, settings)
+        self.best.load_state_dict(model.state_dict())
+        learned = [p for group in self.optimiser.param_groups for p in group["params"]]
+        for number, parameter in enumerate(learned):
+            moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+            moments["step"] = parameter.new_zeros(())
+            self.optimiser.state[parameter] = moments
+            for key, value in moments.items():
+                self.register_buffer(f"{key}_{number}", value)
+
+    def keep(self) -> None:
+        """The model as it is now is the best one."""
+        self.best.load_state_dict(self.model.state_dict())
+
+    def learn(self, fp: fx.GraphModule, drawn: Labelled, settings: FineTune, share: float) -> float:
+        """One step at `share` of all; its loss."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["base"] * (1 + math.cos(math.pi * share)) / 2
+        self.model.train()
+        loss = _loss(self.model(drawn.inputs), fp, drawn, settings.distil)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        return float(loss.detach())
+
+
+def _drawn(inputs: Inputs, settings: FineTune, seed: int) -> list[Tensor]:
+    """Rows of every step: each sample once before any twice, texts of like length together."""
+    random, wanted = torch.Generator().manual_seed(seed), settings.steps * settings.batch_size
+    epochs = -(-wanted // len(inputs))
+    order = torch.cat([torch.randperm(len(inputs), generator=random) for _ in range(epochs)])
+    pools = order[:wanted].split(POOL * settings.batch_size)
+    found = [pool[r] for pool in pools for r in by_length(inputs[pool], settings.batch_size)]
+    return [found[i] for i in torch.randperm(len(found), generator=random).tolist()]
 
 
 def _at(samples: Labelled, rows: Tensor) -> Labelled:
     return Labelled(shortened(samples.inputs[rows]), samples.labels[rows])
 
 
-def _begin(model: nn.Module, settings: FineTune) -> torch.optim.Optimizer:
+def _optimiser(model: nn.Module, settings: FineTune) -> torch.optim.Optimizer:
     """Make all that is learned learnable."""
     groups: list[dict[str, object]] = []
 
@@ -151,29 +238,22 @@ def _begin(model: nn.Module, settings: FineTune) -> torch.optim.Optimizer:
                 learned(module.bias, settings.bias_lr)
             case Table():
                 pass
-    return torch.optim.Adam(groups)
+    return torch.optim.Adam(groups, fused=True)
 
 
-def _step(
-    model: nn.Module,
-    float_model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    drawn: Labelled,
-    distil: float,
-) -> None:
-    model.train()
-    logits = model(drawn.inputs)
+def _loss(
+    logits: Float[Tensor, "b k"], fp: fx.GraphModule, drawn: Labelled, distil: float
+) -> Tensor:
+    """Cross entropy of the task, in part the divergence from the float model's answers."""
     loss = nn.functional.cross_entropy(logits, drawn.labels)
-    if distil > 0:
-        with torch.no_grad():
-            wanted = float_model(drawn.inputs).log_softmax(-1)
-        apart = nn.functional.kl_div(
-            logits.log_softmax(-1), wanted, reduction="batchmean", log_target=True
-        )
-        loss = (1 - distil) * loss + distil * apart
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
+    if distil == 0:
+        return loss
+    with torch.no_grad():
+        wanted = fp(drawn.inputs).log_softmax(-1)
+    apart = nn.functional.kl_div(
+        logits.log_softmax(-1), wanted, reduction="batchmean", log_target=True
+    )
+    return (1 - distil) * loss + distil * apart
 
 
 def _judged(model: nn.Module, held: Labelled) -> tuple[float, float]:
@@ -183,10 +263,6 @@ def _judged(model: nn.Module, held: Labelled) -> tuple[float, float]:
     said = in_batches(rounded, held.inputs)
     right = float((said.argmax(1) == held.labels).float().mean())
     return float(nn.functional.cross_entropy(said, held.labels)), right
-
-
-def _copy(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def _end(model: nn.Module) -> None:

@@ -29,7 +29,7 @@ class Finished:
         if not path.is_file() or path.read_bytes() != self._stamp:
             self.clear()
 
-    def load(self, key: str, unit: nn.Module) -> dict[str, float] | None:
+    def load(self, key: str, unit: nn.Module) -> dict[str, Any] | None:
         """Restore `unit` and return what was recorded of it; None where it is not finished."""
         path = self._path(key)
         if path is None or not path.is_file():
@@ -42,7 +42,7 @@ class Finished:
             return None  # written by another version or damaged: learn the unit again
         return facts
 
-    def save(self, key: str, unit: nn.Module, facts: Mapping[str, float]) -> None:
+    def save(self, key: str, unit: nn.Module, facts: Mapping[str, Any]) -> None:
         """Keep `unit`'s state and `facts` under `key`, whole or not at all."""
         path = self._path(key)
         if path is not None:
