@@ -214,3 +214,30 @@ def test_outliers_and_clipping_ratios_are_shown_where_they_were_recorded(tmp_pat
     assert "layer.0.norm, channel 99, 8.0× the median token (carried by [CLS])" in page
     assert "ratio 0.98: 0.25" in page
     assert "ratio 0.99" not in page
+
+
+def test_thresholds_are_shown_beside_what_no_cut_costs(tmp_path: Path) -> None:
+    losses = [{"threshold": t, "loss": e} for t, e in ((8.0, 4.0), (2.0, 1.0), (0.5, 40.0))]
+    row = {"gamma": "layer.0.norm.weight", "threshold": 2.0, "losses": losses}
+    uncut = {**row, "gamma": "layer.1.norm.weight", "threshold": 8.0, "scale": [1.0, 1.0]}
+    run = {"suppression": {"searched": [{**row, "scale": [1.0, 4.0]}, uncut]}}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    page = write_report([tmp_path], tmp_path / "report.html").read_text()
+    assert "layer.0.norm, where one channel is cut down to 2, 0.25× the error" in page
+    assert "layer.0.norm: threshold 0.5, 10× the error" in page
+    run["suppression"]["searched"] = [uncut]
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    page = write_report([tmp_path], tmp_path / "report.html").read_text()
+    assert "Nothing gained by cutting" in page
+
+
+def test_fine_tuning_shows_its_judgements_and_its_own_command(tmp_path: Path) -> None:
+    judged = [{"step": s, "loss": e, "right": 0.9} for s, e in ((0, 0.4), (50, 0.2), (100, 0.3))]
+    tuned = {"settings": {"steps": 100, "weight_lr": 0.004}, "judged": judged}
+    config = {"model": "hf:a", "data": "text:b", "bits": "w4a4", "method": "smoothquant"}
+    run = {"command": "quantize", "config": config, "fine_tuning": tuned}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    page = write_report([tmp_path], tmp_path / "report.html").read_text()
+    assert "Before: loss 0.4, 90.0 % right. Kept: step 50, loss 0.2, 90.0 % right." in page
+    assert "python recipes/qat_text.py --model hf:a --data text:b --bits w4a4" in page
+    assert "--keep-8bit none --steps 100 --weight-lr 0.004" in page

@@ -123,6 +123,20 @@ def dumbbells(pairs: Sequence[tuple[float, float]], tips: Sequence[str]) -> Char
     return Chart(HEIGHT, marks, _order_ticks(len(pairs)), ticks)
 
 
+def strips(columns: Sequence[Sequence[tuple[float, str, str]]]) -> Chart:
+    """A column of dots (value, tip and kind of each) per norm, on a logarithmic axis."""
+    values = [max(value, 1e-12) for column in columns for value, _, _ in column]
+    powers = decades(min(values), max(values))
+    down = Scale(powers[0], powers[-1], FLOOR, CEILING, log=True)
+    marks = tuple(
+        Mark(_slot(i, len(columns)), down(value), down(value), tip, kind)
+        for i, column in enumerate(columns)
+        for value, tip, kind in column
+    )
+    ticks = tuple(Tick(down(power), _power(power)) for power in powers)
+    return Chart(HEIGHT, marks, _order_ticks(len(columns)), ticks)
+
+
 def mirror(edges: Sequence[float], above: Sequence[float], below: Sequence[float]) -> Chart:
     """Two histograms over the same bins: one grows up, one down, each to its own tallest bin."""
     edges, above, below = _trim(edges, above, below)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roadworthy.report import words
-from roadworthy.report.charts import Chart, dumbbells, mirror, stems, whiskers
+from roadworthy.report.charts import Chart, Tick, dumbbells, mirror, stems, whiskers
 from roadworthy.report.facts import GATE, Facts, judged
 from roadworthy.report.tree import Tree, read_json
 
@@ -147,6 +147,26 @@ def unit_loss(units: Sequence[Tree]) -> Figure | None:
     fell = sorted(1 - last / first for first, last in pairs)[len(pairs) // 2]
     verb = f"fell by {fell * 100:.0f} %" if fell >= 0 else f"rose by {-fell * 100:.0f} %"
     return Figure(dumbbells(pairs, tips), f"In the middle unit the loss {verb}.")
+
+
+def fine_tuning(judged: Sequence[Tree]) -> Figure | None:
+    """Loss on held-out samples at every judgement; the weights of the best one were kept."""
+    known = [
+        (step, loss, row.number("right"))
+        for row in judged
+        if (step := row.count("step")) is not None and (loss := row.number("loss")) is not None
+    ]
+    if len(known) < 2:
+        return None
+    best = min(known, key=lambda each: each[1])
+    said = [f"loss {loss:.3g}, {words.percent(right)} right" for _, loss, right in known]
+    tips = [f"step {step}: {told}" for (step, _, _), told in zip(known, said, strict=True)]
+    kinds = ["" if each is best else "other" for each in known]
+    drawn = stems([loss for _, loss, _ in known], tips, kinds, "")
+    named = zip(drawn.marks, known, strict=True)
+    ticks = tuple(Tick(mark.x, str(step)) for mark, (step, _, _) in named)
+    note = f"Before: {said[0]}. Kept: step {best[0]}, {said[known.index(best)]}."
+    return Figure(replace(drawn, x_ticks=ticks), note)
 
 
 def sensitivity(rows: Sequence[Tree], shown: int = 12) -> tuple[Bar, ...]:

@@ -31,6 +31,8 @@ class RunView:
     unit_loss: Figure | None
     outliers: Figure | None
     clipping: Figure | None
+    thresholds: Figure | None
+    fine_tuning: Figure | None
     sensitivity: tuple[Bar, ...]
     histograms: tuple[Figure, ...]
     speed: tuple[Bar, ...]
@@ -72,6 +74,8 @@ def view(tree: Tree, directory: Path, index: int) -> RunView:
         unit_loss=panels.unit_loss(tree.rows("units")),
         outliers=suppression.outliers(tree),
         clipping=suppression.clipping(tree),
+        thresholds=suppression.thresholds(tree),
+        fine_tuning=panels.fine_tuning(tree.rows("fine_tuning.judged")),
         sensitivity=panels.sensitivity(tree.rows("sensitivity")),
         histograms=panels.histograms(tree.rows("weight_histograms")),
         speed=panels.pair(facts.float_ms, facts.quantized_ms, words.milliseconds),
@@ -110,8 +114,26 @@ def command_line(tree: Tree) -> str:
         "--seed": tree.text("seed"),
         "--out": tree.text("config.out"),
     }
+    said = ["roadworthy", recorded, quote(model)]
+    if tree.get("fine_tuning.settings").value:
+        said, options = ["python recipes/qat_text.py --model", quote(model)], _tuned(tree, options)
     typed = [f"{name.replace('_', '-')} {quote(value)}" for name, value in options.items() if value]
-    return " ".join(["roadworthy", recorded, quote(model), *typed])
+    return " ".join([*said, *typed])
+
+
+def _tuned(tree: Tree, options: dict[str, str | None]) -> dict[str, str | None]:
+    """Of the options of a quantization those that fine-tuning knows, and its own."""
+    shared = {f"--{name}" for name in ("data", "eval", "bits", "method", "seed", "out")}
+    told = {
+        f"--{name}": tree.text(f"fine_tuning.settings.{name}")
+        for name in ("steps", "batch_size", "weight_lr", "distil")
+    }
+    return {
+        **{name: value for name, value in options.items() if name in shared},
+        "--keep-8bit": options["--keep-8bit"] or "none",
+        "--alpha": tree.text("config.settings.suppress.alpha"),
+        **told,
+    }
 
 
 def _steps(tree: Tree) -> str | None:
@@ -121,6 +143,8 @@ def _steps(tree: Tree) -> str | None:
 
 def _subtitle(tree: Tree) -> str:
     parts = [part for key in ("method", "effort", "backend") if (part := setting(tree, key))]
+    if steps := tree.count("fine_tuning.settings.steps"):
+        parts.append(f"fine-tuned {steps} steps")
     n = tree.count("data.calibration.n")
     return ", ".join([*parts, f"{n} calibration {things(tree)}"] if n else parts)
 
