@@ -5,6 +5,7 @@ constants into floats; placeholders of a private domain pass through it untouche
 """
 
 import warnings
+from functools import cache
 from typing import Any, cast
 
 import onnx_ir as ir
@@ -16,6 +17,7 @@ from torch import fx, nn
 from roadworthy.core.capture import dynamic_axes
 from roadworthy.core.grid import Grid
 from roadworthy.core.predict import Inputs
+from roadworthy.deploy.onnx_program import to_onnx
 from roadworthy.errors import BadModel
 
 DOMAIN = "roadworthy"
@@ -42,6 +44,7 @@ def placeholder(name: str, attributes: tuple[str, ...]) -> values.Op:
     return values.Op(values.Opset(DOMAIN, 1), name, schema)
 
 
+@cache
 def _table() -> dict[Any, Any]:
     activation = placeholder("FakeQuantize", ("qmin", "qmax"))
     weight = placeholder("Dequantize", ("axis", "bits"))
@@ -83,19 +86,12 @@ def translate(module: nn.Module, example: Inputs) -> ir.Model:
             warnings.simplefilter("ignore")
             exported = dynamic_export(module, example)
             container = narrowest(exported.graph)
-            program = torch.onnx.export(
-                exported,
-                opset_version=_OPSETS[container],
-                custom_translation_table=_table(),
-                verbose=False,
-            )
+            model = to_onnx(exported, _table(), _OPSETS[container])
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
         raise BadModel(
             f"{type(module).__name__} does not export to ONNX: {reason[:300]}; replace the "
             "operator it names, or keep this model in torch"
         ) from error
-    assert program is not None
-    model = program.model
     model.ir_version = _IR_VERSIONS[container]
     return model
