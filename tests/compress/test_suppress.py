@@ -8,7 +8,13 @@ from small_transformers import CASES, captured, inputs, with_weights
 from test_migrate import assert_same
 from torch import Tensor, fx, nn
 
-from roadworthy.compress.methods import Method, Mse, OutlierSuppressionPlus
+from roadworthy.compress.methods import (
+    Method,
+    MinMax,
+    Mse,
+    OutlierSuppressionPlus,
+    SmoothQuant,
+)
 from roadworthy.compress.migrate import migrate
 from roadworthy.compress.place import Widths
 from roadworthy.compress.quantize import Plan, compress
@@ -159,6 +165,27 @@ def test_a_shift_cures_channels_that_gains_leave_far_off() -> None:
     plus = error(moved, OutlierSuppressionPlus(8, 6))
     assert migration > naive / 2
     assert plus < migration / 50
+
+
+def test_naive_ranges_collapse_under_outliers_that_suppression_takes_away() -> None:
+    plain, inflated, x = graph(dtype=torch.float32), graph(dtype=torch.float32), inputs("bert")
+    wanted = answer(plain, x)
+    grown = torch.ones(32, dtype=torch.float64)
+    grown[:2] = 1 / 40  # the same function with two channels forty times as large
+    migrate(inflated, {str(norm.args[2].target): grown for norm in shiftable(inflated)})
+    torch.testing.assert_close(answer(inflated, x), wanted, rtol=1e-3, atol=1e-3)
+
+    def error(method: Method) -> float:
+        done = compress(inflated, x, Plan(method, ACADEMIC, Widths(8, 6, ())))
+        return float((answer(done.module, x) - wanted).square().mean() / wanted.var())
+
+    naive = error(MinMax(8, 6))
+    suppressed = [
+        error(SmoothQuant(8, 6, suppress=Smooth(1.0))),
+        error(OutlierSuppressionPlus(8, 6)),
+    ]
+    assert naive > 0.3
+    assert max(suppressed) < naive / 10
 
 
 def test_bad_thresholds_are_refused() -> None:
