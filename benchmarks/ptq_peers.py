@@ -148,7 +148,7 @@ def last_line(text: str) -> str:
     return lines[-1][:200] if lines else "no message"
 
 
-def run(job: Job, venvs: Path, out: Path, timeout: float) -> Result:
+def run(job: Job, venvs: Path, out: Path, timeout: float, do: str = "judge") -> Result:
     """One cell's numbers, or {'refuses': ...}, or {'failed': ...}; never an exception."""
     weight_bits, act_bits = job.bits
     try:
@@ -158,7 +158,7 @@ def run(job: Job, venvs: Path, out: Path, timeout: float) -> Result:
                 str(PEERS / f"peer_{job.peer.name}.py"),
                 *("--method", job.method, "--seed", str(job.seed)),
                 *("--weight-bits", str(weight_bits), "--act-bits", str(act_bits)),
-                *("--work", str(out / "work")),
+                *("--work", str(out / "work"), "--do", do),
                 *("--predictions", str(out / "cells" / f"{job.key}.npz")),
             ],
             env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
@@ -166,7 +166,7 @@ def run(job: Job, venvs: Path, out: Path, timeout: float) -> Result:
             text=True,
             timeout=timeout,
         )
-        (out / "cells" / f"{job.key}.log").write_text(done.stdout + done.stderr)
+        (out / "cells" / f"{job.key}-{do}.log").write_text(done.stdout + done.stderr)
         if done.returncode < 0:
             return {"failed": f"ended by {signal.Signals(-done.returncode).name}"}
         if done.returncode:

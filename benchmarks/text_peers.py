@@ -2,10 +2,13 @@
 
 Every tool gets the same model (recipes/finetune_text.py), the same tokens of 256 training texts
 drawn by seed, and is judged on the 872 labelled sentences: accuracy, agreement with the float
-model, squared error of the logits over their variance; size of the model and cost of quantizing.
-Each peer lives in an environment of its own, made here with uv; finished cells are kept.
+model, squared error of the logits over their variance; size of what it deploys and cost of
+quantizing. --race times what the first seed deploys against onnxruntime's float file, in turns in
+one process. Each peer lives in an environment of its own, made here with uv; finished cells are
+kept.
 
     python benchmarks/text_peers.py --out out/text-peers
+    python benchmarks/text_peers.py --out out/text-peers --race
     python benchmarks/text_peers.py --out out/text-peers --finished
 """
 
@@ -30,22 +33,35 @@ from roadworthy.core.predict import TorchPredictor
 from roadworthy.judging import against_float
 
 TEXTS, SEEDS = 256, (0, 1, 2)
-TORCH = ("torch==2.15.0", "transformers==5.23.0", "numpy")
-OURS = Peer("text_roadworthy", (), ("smoothquant-1", "outlier-suppression"))
+COLUMNS = ("w8a8", "w6a6", "w4a8")
+ORT = "onnxruntime==1.32.0"  # in every environment, for the race
+TORCH = ("torch==2.15.0", "transformers==5.23.0", "numpy", ORT)
+OURS = Peer("text_roadworthy", (), ("outlier-suppression-plus", "smoothquant-1"))
 PEERS = (
+    OURS,
     Peer(
         "text_onnxruntime",
-        ("onnxruntime==1.32.0", "onnx", "sympy"),
-        ("minmax", "dynamic"),
+        (ORT, "onnx", "onnx_ir", "sympy"),
+        ("minmax", "minmax-7bit", "percentile-99.9", "dynamic", "matmul-nbits"),
     ),
-    Peer("text_nncf", ("nncf==3.4.0", "openvino==2026.4.1", "onnx"), ("smoothquant",)),
-    Peer("text_torchao", ("torchao==0.18.0", *TORCH), ("dynamic", "pt2e-x86")),
+    Peer("text_nncf", ("nncf==3.4.0", "openvino==2026.4.1", "onnx", ORT), ("smoothquant",)),
     Peer(
-        "text_inc",
-        ("neural-compressor-pt==3.10", "torchao==0.18.0", *TORCH),
-        ("smoothquant", "static"),
+        "text_torchao",
+        ("torchao==0.18.0", *TORCH),
+        ("dynamic", "intx", "pt2e-dynamic", "pt2e-x86", "pt2e-x86-embeddings"),
     ),
+    Peer(
+        "text_inc", ("neural-compressor-pt==3.10", "torchao==0.18.0", *TORCH), ("static", "dynamic")
+    ),
+    Peer("text_onc", ("onnx-neural-compressor==1.0", ORT, "onnx"), ("smoothquant",)),
 )
+HAVE = {
+    **dict.fromkeys(("text_onnxruntime", "text_nncf", "text_inc", "text_onc"), ("w8a8",)),
+    "matmul-nbits": ("w4a8",),
+    "intx": ("w4a8",),
+    "dynamic": ("w8a8",),
+}
+"""Columns of a method, else of a tool, that has not all of them."""
 
 
 def prepare(work: Path, folder: Path) -> None:
@@ -93,22 +109,26 @@ def export(work: Path) -> None:
     )
 
 
+def columns_of(peer: Peer, method: str) -> tuple[str, ...]:
+    return HAVE.get(method, HAVE.get(peer.name, COLUMNS))
+
+
 def jobs(given: argparse.Namespace) -> list[Job]:
-    """Peers at 8 bits, ours at every column, each seed."""
-    rows = [(OURS, given.columns), *((peer, ["w8a8"]) for peer in PEERS)]
+    """Every method at the columns that it has, each seed."""
     return [
         Job(peer, method, column, seed)
-        for peer, columns in rows
+        for column in given.columns
+        for peer in PEERS
         if not given.only or peer.name.removeprefix("text_") in given.only
         for method in peer.methods
         if not given.methods or method in given.methods
-        for column in columns
+        if column in columns_of(peer, method)
         for seed in given.seeds
     ]
 
 
 def told(job: Job) -> str:
-    return f"{job.peer.name.removeprefix('text_')} {job.method}, {job.column.upper()}"
+    return f"{job.peer.name.removeprefix('text_')} {job.method}"
 
 
 class Judge:
@@ -129,15 +149,17 @@ class Judge:
         good = [(job, found) for job, found in runs if "cpu_s" in found]
         if not good:
             why = next(iter(runs[0][1].items()))
-            return f"| {name} | {why[0]}: {why[1]} | | | | |"
+            return f"| {name} | {why[0]}: {why[1]} | | | | | |"
         logits = [self.logits(job) for job, _ in good]
         right = [100 * float(correct(x, self.labels).double().mean()) for x in logits]
         facts = [against_float(self.float, x) for x in logits]
         same, error = (np.mean([f[k] for f in facts]) for k in ("agreement", "logit_error"))
         size, cpu = (np.mean([found[k] for _, found in good]) for k in ("mebibytes", "cpu_s"))
+        raced = [found["fp32_ms"] / found["ms"] for _, found in good if "ms" in found]
+        speed = f"{np.mean(raced):.2f}" if raced else "-"
         return (
             f"| {name} | {np.mean(right):.2f} ±{np.std(right):.2f} / {100 * same:.1f} / {error:.4f}"
-            f" | {self.paired(logits, against)} | {size:.1f} | {cpu:.0f} |"
+            f" | {self.paired(logits, against)} | {size:.1f} | {cpu:.0f} | {speed} |"
         )
 
     def paired(self, logits: list[torch.Tensor], against: list[Job]) -> str:
@@ -152,19 +174,19 @@ class Judge:
             parts.append("{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * v for v in found)))
         return " | ".join(parts)
 
-    def table(self, cells: list[tuple[Job, Result]]) -> str:
-        ours = [j for j, found in cells if told(j) == REFERENCE and "cpu_s" in found]
+    def table(self, column: str, ours: str, cells: list[tuple[Job, Result]]) -> str:
+        """One pair of widths; `ours` is the method that every row is compared with."""
+        here = [cell for cell in cells if cell[0].column == column]
+        reference = f"roadworthy {ours}"
+        against = [job for job, found in here if told(job) == reference and "cpu_s" in found]
         lines = [
-            f"| tool, method | right / agreement / logit error | {REFERENCE}: right more often, "
-            "points | agrees more often, points | MiB | CPU s |",
-            "|---" * 6 + "|",
+            f"| {column.upper()} | right / agreement / logit error | {reference}: right more "
+            "often, points | agrees more often, points | MiB | CPU s | times fp32's speed |",
+            "|---" * 7 + "|",
         ]
-        for name in dict.fromkeys(told(job) for job, _ in cells):
-            lines.append(self.row([cell for cell in cells if told(cell[0]) == name], ours))
+        for name in dict.fromkeys(told(job) for job, _ in here):
+            lines.append(self.row([cell for cell in here if told(cell[0]) == name], against))
         return "\n".join(lines)
-
-
-REFERENCE = "roadworthy smoothquant-1, W8A8"
 
 
 def arguments() -> argparse.Namespace:
@@ -176,34 +198,45 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--venvs", type=Path, default=Path.home() / ".cache" / "roadworthy-peers")
     parser.add_argument("--only", nargs="+", metavar="PEER")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="only these of each tool")
-    parser.add_argument("--columns", nargs="+", default=["w8a8", "w6a6", "w4a8"], help="of ours")
+    parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=list(COLUMNS))
+    parser.add_argument("--ours", choices=OURS.methods, default=OURS.methods[0], help="compared")
     parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=list(SEEDS))
     parser.add_argument("--finished", action="store_true", help="run nothing, print what is there")
+    parser.add_argument("--race", action="store_true", help="time the finished cells of seed 0")
     parser.add_argument("--timeout", type=float, default=1200, help="seconds for one cell")
     return parser.parse_args()
 
 
+def answered(job: Job, given: argparse.Namespace) -> Result | None:
+    """The cell's numbers, run now where they are missing and asked for."""
+    path = given.out / "cells" / f"{job.key}.json"
+    found = finished(job, given.out)
+    if given.finished or given.race:
+        found = json.loads(path.read_text()) if path.exists() else None
+    if given.race and job.seed == SEEDS[0] and found and "cpu_s" in found:
+        raced = run(job, given.venvs, given.out, given.timeout, "race")
+        found |= raced if "ms" in raced else {"race": raced}
+    elif found is None and not (given.finished or given.race):
+        found = run(job, given.venvs, given.out, given.timeout)
+    else:
+        return found
+    path.write_text(json.dumps(found))
+    print(f"{job.key}: {found}", file=sys.stderr, flush=True)
+    return found
+
+
 def main() -> None:
     given = arguments()
-    cells = given.out / "cells"
-    cells.mkdir(parents=True, exist_ok=True)
+    (given.out / "cells").mkdir(parents=True, exist_ok=True)
     prepare(given.out / "work", given.model)
-    done: list[tuple[Job, Result]] = []
-    for job in jobs(given):
-        path = cells / f"{job.key}.json"
-        found = finished(job, given.out)
-        if found is None and given.finished:
-            found = json.loads(path.read_text()) if path.exists() else None
-        elif found is None:
-            found = run(job, given.venvs, given.out, given.timeout)
-            path.write_text(json.dumps(found))
-            print(f"{job.key}: {found}", file=sys.stderr, flush=True)
-        if found is not None:
-            done.append((job, found))
+    found = [(job, answered(job, given)) for job in jobs(given)]
+    done = [(job, numbers) for job, numbers in found if numbers is not None]
     judge = Judge(given.out)
     right = 100 * float(correct(judge.float, judge.labels).double().mean())
     versions = sorted({f"{n} {v}" for _, f in done for n, v in f.get("versions", {}).items()})
-    print(f"{judge.table(done)}\n\nfloat {right:.2f} %; {cpu_name()}, one core; {versions}")
+    for column in given.columns:
+        print(judge.table(column, given.ours, done) + "\n")
+    print(f"float {right:.2f} %; {cpu_name()}, one core; {versions}")
 
 
 if __name__ == "__main__":

@@ -128,12 +128,13 @@ def measure(quantize: Callable[[Cell], Predict], cell: Cell, out: Path) -> Numbe
 
 def answer(quantize: Callable[[Cell], Predict], *packages: str) -> None:
     """Quantize and judge an image classifier as the command line says."""
-    print_cell(partial(measure, quantize), packages)
+    print_cell({"judge": partial(measure, quantize)}, packages)
 
 
-def print_cell(judge: Callable[[Cell, Path], Numbers], packages: Iterable[str]) -> None:
+def print_cell(ways: dict[str, Callable[[Cell, Path], Numbers]], packages: Iterable[str]) -> None:
     """Run the cell named on the command line and print its JSON line, the last on stdout."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--do", choices=ways, default="judge")
     parser.add_argument("--method", required=True)
     parser.add_argument("--weight-bits", type=int, required=True)
     parser.add_argument("--act-bits", type=int, required=True)
@@ -146,7 +147,7 @@ def print_cell(judge: Callable[[Cell, Path], Numbers], packages: Iterable[str]) 
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     cell = Cell(given.method, given.weight_bits, given.act_bits, given.seed, given.work)
     try:
-        result = judge(cell, given.predictions)
+        result = ways[given.do](cell, given.predictions)
     except RefusedError as reason:
         result = {"refuses": str(reason)}
     result["versions"] = {name: importlib.metadata.version(name) for name in packages}

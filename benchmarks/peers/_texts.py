@@ -1,13 +1,15 @@
-"""What every text peer shares: tokens in, logits out, and the size of what the tool wrote.
+"""What every text peer shares: tokens in, logits out, and the folder of what a tool deploys.
 
-A script calls `answer(quantize)`, where `quantize` turns a `Cell` into a `Made`. Calibration texts
-come one by one, so no tool sees padding; judged are 64 of about equal length together.
+A script calls `answer(quantize, load)`: `quantize` turns a `Cell` into files in a folder, `load`
+runs them. What is judged, weighed and timed is what `load` finds there. Calibration texts come one
+by one, so no tool sees padding; judged are 64 of about equal length together.
 """
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,15 +17,11 @@ import numpy as np
 from _cell import Cell, Numbers, print_cell, timed
 
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
+TOKENS, ROUNDS = 128, 40
 Tokens = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Made:
-    """A quantized model: tokens [b t] to logits [b k], and its size in MiB."""
-
-    predict: Callable[[Tokens], np.ndarray]
-    mebibytes: float
+Predict = Callable[[Tokens], np.ndarray]
+Quantize = Callable[[Cell, Path], None]
+Load = Callable[[Path], Predict]
 
 
 def tokens(rows: np.ndarray) -> Tokens:
@@ -37,13 +35,14 @@ def calibration(cell: Cell) -> list[Tokens]:
     return [tokens(row[None]) for row in cell.array(f"cal{cell.seed}")]
 
 
-def onnx_made(path: Path) -> Made:
-    """A model file on onnxruntime as it comes: what its user gets."""
+def onnx_load(path: Path) -> Predict:
+    """A model file, or the one in a folder, on onnxruntime as it comes: what its user gets."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    file = path / "model.onnx" if path.is_dir() else path
+    session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     asked = [each.name for each in session.get_inputs()]
 
     def predict(given: Tokens) -> np.ndarray:
@@ -51,38 +50,61 @@ def onnx_made(path: Path) -> Made:
             given = {"tokens": np.stack([given[name] for name in NAMES], 1)}
         return session.run(None, {name: given[name] for name in asked})[0]
 
-    return Made(predict, path.stat().st_size / 2**20)
+    return predict
 
 
-def hf_model(cell: Cell):
-    """The fine-tuned model as its library loads it."""
-    from transformers import AutoModelForSequenceClassification
-
-    return AutoModelForSequenceClassification.from_pretrained(cell.work / "model").eval()
-
-
-def torch_made(module, mebibytes: float) -> Made:
-    """A module that takes ids, mask and types by position."""
+def torch_predict(module) -> Predict:
+    """What takes ids, mask and types by position."""
     import torch
 
     def predict(given: Tokens) -> np.ndarray:
         with torch.no_grad():
             return module(*(torch.from_numpy(given[name]) for name in NAMES)).numpy()
 
-    return Made(predict, mebibytes)
+    return predict
 
 
-def judge(quantize: Callable[[Cell], Made], cell: Cell, out: Path) -> Numbers:
-    """The cost; logits of the test sentences go to `out`."""
-    made, cost = timed(quantize, cell)
+def kept(cell: Cell, out: Path) -> Path:
+    """The cell's folder."""
+    return cell.work / "made" / out.stem
+
+
+def judge(quantize: Quantize, load: Load, cell: Cell, out: Path) -> Numbers:
+    """Cost of quantizing and size; logits of the test sentences go to `out`."""
+    folder = kept(cell, out)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    _, cost = timed(partial(quantize, folder=folder), cell)
+    predict = load(folder)
     rows = cell.array("test")
     order = rows[:, 1].sum(1).argsort(kind="stable")
     parts = np.split(order, range(64, len(order), 64))
-    logits = np.concatenate([made.predict(tokens(rows[part])) for part in parts])
+    logits = np.concatenate([predict(tokens(rows[part])) for part in parts])
     np.savez_compressed(out, logits=logits[order.argsort()])
-    return {**cost, "mebibytes": made.mebibytes}
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return {**cost, "mebibytes": size / 2**20}
 
 
-def answer(quantize: Callable[[Cell], Made], packages: Sequence[str]) -> None:
-    """Quantize the text model and judge it as the command line says."""
-    print_cell(partial(judge, quantize), packages)
+def seconds(predict: Predict, given: Tokens) -> float:
+    start = time.perf_counter()
+    predict(given)
+    return time.perf_counter() - start
+
+
+def race(load: Load, cell: Cell, out: Path) -> Numbers:
+    """Milliseconds of the cell's model and of onnxruntime's float file, in turns on one text."""
+    rows = cell.array("test")
+    ids = rows[:, 0][rows[:, 1] == 1][None, :TOKENS]
+    text = dict(zip(NAMES, (ids, np.ones_like(ids), np.zeros_like(ids)), strict=True))
+    runs = (load(kept(cell, out)), onnx_load(cell.onnx))
+    for run in runs:
+        run(text)
+    rounds = np.array([[seconds(run, text) for run in runs] for _ in range(ROUNDS)])
+    milliseconds = 1e3 * np.median(rounds, axis=0)
+    return {"ms": float(milliseconds[0]), "fp32_ms": float(milliseconds[1])}
+
+
+def answer(quantize: Quantize, load: Load, packages: Sequence[str]) -> None:
+    """Quantize and judge the text model, or time what was made, as the command line says."""
+    ways = {"judge": partial(judge, quantize, load), "race": partial(race, load)}
+    print_cell(ways, packages)

@@ -4,15 +4,16 @@ bits, scored on the exported file."""
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import torch
 from _cell import BENCHMARKS, Cell
-from _texts import Made, answer, onnx_made
+from _texts import answer, onnx_load
 
 import roadworthy
 
 
-def quantize(cell: Cell) -> Made:
+def quantize(cell: Cell, folder: Path) -> None:
     sys.path.insert(0, str(BENCHMARKS))
     from outlier_figures import METHODS
 
@@ -23,10 +24,8 @@ def quantize(cell: Cell) -> Made:
         method,
         seed=cell.seed,
     )
-    path = cell.scratch("model.onnx")
-    made.export(path)
-    return onnx_made(path)
+    made.export(folder / "model.onnx")
 
 
 if __name__ == "__main__":
-    answer(quantize, ("roadworthy", "torch"))
+    answer(quantize, onnx_load, ("roadworthy", "torch"))
