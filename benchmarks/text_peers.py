@@ -42,26 +42,25 @@ PEERS = (
     Peer(
         "text_onnxruntime",
         (ORT, "onnx", "onnx_ir", "sympy"),
-        ("minmax", "minmax-7bit", "percentile-99.9", "dynamic", "matmul-nbits"),
+        ("minmax", "minmax-7bit", "dynamic", "matmul-nbits"),
     ),
     Peer("text_nncf", ("nncf==3.4.0", "openvino==2026.4.1", "onnx", ORT), ("smoothquant",)),
     Peer(
         "text_torchao",
         ("torchao==0.18.0", *TORCH),
-        ("dynamic", "intx", "pt2e-dynamic", "pt2e-x86", "pt2e-x86-embeddings"),
+        ("pt2e-dynamic", "pt2e-x86", "pt2e-x86-embeddings", "intx"),
     ),
-    Peer(
-        "text_inc", ("neural-compressor-pt==3.10", "torchao==0.18.0", *TORCH), ("static", "dynamic")
-    ),
+    Peer("text_inc", ("neural-compressor-pt==3.10", "torchao==0.18.0", *TORCH), ("static",)),
     Peer("text_onc", ("onnx-neural-compressor==1.0", ORT, "onnx"), ("smoothquant",)),
 )
 HAVE = {
     **dict.fromkeys(("text_onnxruntime", "text_nncf", "text_inc", "text_onc"), ("w8a8",)),
     "matmul-nbits": ("w4a8",),
     "intx": ("w4a8",),
-    "dynamic": ("w8a8",),
 }
 """Columns of a method, else of a tool, that has not all of them."""
+UNCALIBRATED = ("dynamic", "matmul-nbits", "pt2e-dynamic", "intx")
+"""Methods that look at no text, so that one seed is all."""
 
 
 def prepare(work: Path, folder: Path) -> None:
@@ -123,7 +122,7 @@ def jobs(given: argparse.Namespace) -> list[Job]:
         for method in peer.methods
         if not given.methods or method in given.methods
         if column in columns_of(peer, method)
-        for seed in given.seeds
+        for seed in (given.seeds[:1] if method in UNCALIBRATED else given.seeds)
     ]
 
 

@@ -1,8 +1,9 @@
 """What every text peer shares: tokens in, logits out, and the folder of what a tool deploys.
 
 A script calls `answer(quantize, load)`: `quantize` turns a `Cell` into files in a folder, `load`
-runs them. What is judged, weighed and timed is what `load` finds there. Calibration texts come one
-by one, so no tool sees padding; judged are 64 of about equal length together.
+runs them. What is judged, weighed and timed is what `load` finds there; a tool that compiles has a
+`fast` way to load, for the race alone. Calibration texts come one by one, so no tool sees padding;
+judged are 64 of about equal length together.
 """
 
 from __future__ import annotations
@@ -104,7 +105,9 @@ def race(load: Load, cell: Cell, out: Path) -> Numbers:
     return {"ms": float(milliseconds[0]), "fp32_ms": float(milliseconds[1])}
 
 
-def answer(quantize: Quantize, load: Load, packages: Sequence[str]) -> None:
+def answer(
+    quantize: Quantize, load: Load, packages: Sequence[str], fast: Load | None = None
+) -> None:
     """Quantize and judge the text model, or time what was made, as the command line says."""
-    ways = {"judge": partial(judge, quantize, load), "race": partial(race, load)}
+    ways = {"judge": partial(judge, quantize, load), "race": partial(race, fast or load)}
     print_cell(ways, packages)
