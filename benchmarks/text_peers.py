@@ -51,7 +51,11 @@ PEERS = (
         ("pt2e-dynamic", "pt2e-x86", "pt2e-x86-embeddings", "intx"),
     ),
     Peer("text_inc", ("neural-compressor-pt==3.10", "torchao==0.18.0", *TORCH), ("static",)),
-    Peer("text_onc", ("onnx-neural-compressor==1.0", ORT, "onnx"), ("smoothquant",)),
+    Peer(
+        "text_onc",
+        ("onnx-neural-compressor==1.0", ORT, "onnx", "prettytable", "scipy"),
+        ("smoothquant",),
+    ),
 )
 HAVE = {
     **dict.fromkeys(("text_onnxruntime", "text_nncf", "text_inc", "text_onc"), ("w8a8",)),
