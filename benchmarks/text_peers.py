@@ -58,7 +58,7 @@ PEERS = (
     ),
 )
 HAVE = {
-    **dict.fromkeys(("text_onnxruntime", "text_nncf", "text_inc", "text_onc"), ("w8a8",)),
+    **dict.fromkeys(("text_onnxruntime", "text_inc", "text_onc"), ("w8a8",)),
     "matmul-nbits": ("w4a8",),
     "intx": ("w4a8",),
 }

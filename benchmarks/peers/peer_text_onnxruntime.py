@@ -1,7 +1,7 @@
 """onnxruntime's quantization of a text model, with weights per channel.
 
-`dynamic` is what it advises for transformers, `minmax` and `percentile-99.9` its static QDQ with
-signed codes, its default. `-7bit` codes weights with 7 bits (`reduce_range`), as it advises for
+`dynamic` is what it advises for transformers, `minmax` its static QDQ with signed codes and ranges
+by extremes, its default. `-7bit` codes weights with 7 bits (`reduce_range`), as it advises for
 processors with AVX2 and no VNNI. `matmul-nbits`: 4-bit weights in blocks of 32, embeddings too,
 activations to 8 bits as they come (accuracy level 4).
 """
@@ -12,10 +12,9 @@ from pathlib import Path
 
 import onnx
 from _cell import Cell, RefusedError
-from _texts import NAMES, Tokens, answer, calibration, onnx_load
+from _texts import Tokens, answer, calibration, onnx_load
 from onnxruntime.quantization import (
     CalibrationDataReader,
-    CalibrationMethod,
     QuantType,
     quantize_dynamic,
     quantize_static,
@@ -34,13 +33,6 @@ class Texts(CalibrationDataReader):
 
     def get_next(self) -> Tokens | None:
         return next(self.feeds, None)
-
-
-def padded(cell: Cell) -> list[Tokens]:
-    """Texts of one length: its histograms take no others."""
-    rows = cell.array(f"cal{cell.seed}")
-    length = int(rows[:, 1].sum(1).max())
-    return [dict(zip(NAMES, row[:, None, :length], strict=True)) for row in rows]
 
 
 def quantize(cell: Cell, folder: Path) -> None:
@@ -71,17 +63,9 @@ def narrow(ready: Path, out: Path) -> None:
 
 
 def static(cell: Cell, ready: Path, out: Path) -> None:
-    percentile = cell.method.startswith("percentile")
-    method = CalibrationMethod.Percentile if percentile else CalibrationMethod.MinMax
-    quantize_static(
-        ready,
-        out,
-        Texts(padded(cell) if percentile else calibration(cell)),
-        per_channel=True,
-        reduce_range=cell.method.endswith("-7bit"),
-        calibrate_method=method,
-        extra_options={"CalibPercentile": 99.9} if percentile else {},
-    )
+    reduced = cell.method.endswith("-7bit")
+    texts = Texts(calibration(cell))
+    quantize_static(ready, out, texts, per_channel=True, reduce_range=reduced)
 
 
 if __name__ == "__main__":
