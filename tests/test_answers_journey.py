@@ -20,6 +20,7 @@ from roadworthy.core.padding import at_asked, in_batches, shortened, tokens_of
 from roadworthy.core.texts import TextInput
 from roadworthy.core.units import decoder_nodes
 from roadworthy.deploy.runtimes import OrtPredictor
+from roadworthy.judging_answers import written
 
 LENGTH = 16
 
@@ -58,7 +59,7 @@ def write_pairs(path: Path, rows: int = 40) -> Path:
     for i in range(rows):
         picks = torch.randint(0, 14, (3 + i % 8,), generator=generator).tolist()
         words = [WORDS[pick] for pick in picks]
-        lines.append(f"{' '.join(words)}\t{' '.join(words[:2])}")
+        lines.append(f"{' '.join(words)}\t{' '.join(words[:2]) if i else '7'}")
     path.write_text("\n".join(lines) + "\n")
     return path
 
@@ -87,8 +88,8 @@ def texts(place: Path) -> Tensor:
 @pytest.fixture(scope="module")
 def done(place: Path) -> Path:
     out = place / "quantized"
-    data = f"text:{place}/pairs.tsv?text=document"
-    asked = ["quantize", f"hf:{place}/bart", "--data", data, "--eval", f"{data}&label=summary"]
+    data = f"text:{place}/pairs.tsv?text=document&label=summary"
+    asked = ["quantize", f"hf:{place}/bart", "--data", data, "--eval", data, "--max-drop", "90"]
     more = ["--bits", "w8a8", "--method", "outlier-suppression", "--iterations", "4"]
     assert main([*asked, *more, "--out", str(out)]) == 0
     return out
@@ -97,7 +98,7 @@ def done(place: Path) -> Path:
 def test_decoding_token_by_token_is_what_the_library_generates(
     model: HfAnswers, texts: Tensor
 ) -> None:
-    mine = greedy(model, texts, model.start, model.ends, LENGTH)
+    mine = greedy(model, texts, model.bounds, LENGTH)
     library: Any = model.model
     said = library.generate(
         input_ids=texts[:, 0],
@@ -106,7 +107,7 @@ def test_decoding_token_by_token_is_what_the_library_generates(
         num_beams=1,
         do_sample=False,
     )
-    wanted = with_answers(texts[:, :2], said, model.ends)
+    wanted = with_answers(texts[:, :2], said, model.bounds.ends)
     assert len({tuple(row) for row in mine[:, 2].tolist()}) > 3
     torch.testing.assert_close(mine, wanted)
 
@@ -157,7 +158,7 @@ def test_a_file_writes_texts_of_any_length(done: Path, model: HfAnswers, texts: 
     short = shortened(given)
     long = at_asked(file(given), given)
     torch.testing.assert_close(at_asked(file(short), short), long, rtol=1e-3, atol=1e-3)
-    assert greedy(file, texts, model.start, model.ends, 5).shape == (40, 4, LENGTH)
+    assert greedy(file, texts, model.bounds, 5).shape == (40, 4, LENGTH)
 
 
 def lcs(a: list[str], b: list[str]) -> int:
@@ -182,19 +183,58 @@ def test_rouge_is_overlap_of_words_and_of_sequences(said: str, wanted: str) -> N
     assert found["rougeL"] == pytest.approx(f1(lcs(a, b)))
 
 
-@pytest.mark.parametrize("command", ["quantize", "evaluate", "evaluate the file"])
-def test_what_counts_right_answers_refuses_texts(
-    place: Path, done: Path, capsys: pytest.CaptureFixture[str], command: str
+def asked(capsys: pytest.CaptureFixture[str], *command: str) -> Any:
+    capsys.readouterr()
+    assert main([*command, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_float_and_file_are_evaluated_as_when_they_were_made(
+    place: Path, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = json.loads((done / "run.json").read_text())
+    data = ("--data", f"text:{place}/pairs.tsv?text=document&label=summary")
+    for form, model in (("float", f"hf:{place}/bart"), ("deployed", str(done))):
+        found = asked(capsys, "evaluate", model, *data)
+        for name in ("metric", "value"):
+            assert found[name] == told[form][name]
+        assert found["also"] == {name: told[form][name] for name in ("rouge1", "rouge2")}
+        assert found["ci_low"] < found["value"] < found["ci_high"]
+        assert found["n"] == 40
+
+
+def test_answers_are_texts_even_where_they_are_numbers(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, stages = load_model(f"hf:{place}/bart"), TextInput(f"{place}/bart", length=LENGTH)
+    assert model.answers is not None
+    texts = ["good film", "the dull one", "fine"]
+    tokens = torch.stack([stages((text,)) for text in texts])
+    said = written(model.module, model.answers.bounds, stages, tokens)
+    for labels in (["1", "2", "3"], ["1", "2.5", "two"], [*said[:2], "7"], [*said[:2], ""]):
+        rows = "".join(f"{text}\t{label}\n" for text, label in zip(texts, labels, strict=True))
+        (tmp_path / "few.tsv").write_text(f"a\tb\n{rows}")
+        found = asked(
+            capsys, "evaluate", model.spec, "--data", f"text:{tmp_path}/few.tsv?text=a&label=b"
+        )
+        right = sum(a == b for a, b in zip(said, labels, strict=True))
+        assert found["n"] == sum(label != "" for label in labels)
+        assert found["value"] == pytest.approx(right / found["n"])
+
+
+def test_max_drop_counts_tokens_that_change(done: Path) -> None:
+    told = json.loads((done / "run.json").read_text())
+    assert told["raised_to_8bit"] == []
+    assert {row["layer"] for row in told["sensitivity"]} == {row["name"] for row in told["layers"]}
+
+
+def test_the_road_test_refuses_texts(
+    place: Path, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = ["--data", f"text:{place}/pairs.tsv?text=document&label=summary"]
-    model, more = f"hf:{place}/bart", ["--max-drop", "1", "--out", str(place / "refused")]
-    asked = {
-        "quantize": ["quantize", model, *data, *more],
-        "evaluate": ["evaluate", model, *data],
-        "evaluate the file": ["evaluate", str(done), *data],
-    }
-    capsys.readouterr()
-    assert main(asked[command]) == 2
-    said = capsys.readouterr().err.strip()
-    assert "answers texts; `evaluate`, `noise` and --max-drop judge by labels" in said
-    assert "\n" not in said
+    for model in (f"hf:{place}/bart", str(done)):
+        capsys.readouterr()
+        assert main(["noise", model, *data, "--out", str(tmp_path / "road")]) == 2
+        said = capsys.readouterr().err.strip()
+        assert "answers texts; the road test judges classes" in said
+        assert "\n" not in said

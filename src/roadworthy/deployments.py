@@ -16,17 +16,17 @@ from roadworthy.core.capture import capture
 from roadworthy.core.inputs import Stages, preprocess_from
 from roadworthy.core.models import check_onnx, load_model
 from roadworthy.core.predict import Inputs, Predictor, TorchPredictor, resolve_device
-from roadworthy.core.specs import OnnxSpec, parse_model_spec
+from roadworthy.core.specs import onnx_file
 from roadworthy.deploy.engines import Precision
 from roadworthy.deploy.export import export_onnx
 from roadworthy.deploy.extra_runtimes import Engine, ExtraPredictor
 from roadworthy.deploy.runtimes import FilePredictor, Level, OpenVinoPredictor, OrtPredictor
 from roadworthy.errors import BadInput, BadModel, RoadworthyError
-from roadworthy.evaluate import recorded_preprocess
 from roadworthy.journey import digest, quantize
 from roadworthy.noise.changes import Changed, changes
 from roadworthy.noise.onnx_changes import onnx_changes, write_onnx_changed
 from roadworthy.noise.systems import AS_TRAINED, System
+from roadworthy.opening import recorded_preprocess
 from roadworthy.requests import one_of
 
 FILE_RUNTIMES = (
@@ -74,11 +74,11 @@ class Deployments:
         self._made: dict[tuple[str, str], Predictor] = {}
         self._files: dict[tuple[str, str], Path] = {}
         self._images: Tensor | None = None
-        path = _onnx_file(model)
+        path = onnx_file(model) if isinstance(model, str) else None
         if path is not None:
             self._module = None
             self._files[AS_TRAINED, AS_TRAINED] = check_onnx(path)
-            self.preprocess: Stages = preprocess_from(preprocess, recorded_preprocess(path.parent))
+            self.preprocess: Stages = preprocess_from(preprocess, recorded_preprocess(path))
             self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         else:
             loaded = load_model(model).scoring()
@@ -262,14 +262,3 @@ class _Cast(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.module(x.to(self.kind) if x.is_floating_point() else x)
-
-
-def _onnx_file(model: str | nn.Module) -> Path | None:
-    """The ONNX file that a spec or a folder names."""
-    if isinstance(model, nn.Module):
-        return None
-    folder = Path(model)
-    if folder.is_dir():
-        return folder / "model.onnx"
-    spec = parse_model_spec(model)
-    return spec.path if isinstance(spec, OnnxSpec) else None

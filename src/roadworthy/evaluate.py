@@ -2,8 +2,6 @@
 
 import time
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,13 +9,14 @@ from torch import Tensor
 
 from roadworthy.core.batches import Batches, Labels, batches
 from roadworthy.core.data import Dataset, check_labels, load_data
-from roadworthy.core.inputs import Stages, preprocess_from, stages_from
-from roadworthy.core.models import check_onnx, check_says, load_model
-from roadworthy.core.predict import Predictor, TorchPredictor
+from roadworthy.core.inputs import Stages
+from roadworthy.core.predict import Predictor
 from roadworthy.core.runs import RunRecord, output_folder
-from roadworthy.core.scores import score
-from roadworthy.core.specs import OnnxSpec, parse_model_spec
+from roadworthy.core.scores import Score, score
 from roadworthy.errors import BadModel
+from roadworthy.judging_answers import references, written
+from roadworthy.judging_answers import score as rouge_of
+from roadworthy.opening import answers_by_texts, open_predictor, open_writer
 from roadworthy.requests import EvaluateRequest, RoadChoice
 
 
@@ -40,47 +39,53 @@ class Evaluation:
 
 
 def evaluate(request: EvaluateRequest) -> Evaluation:
-    """Top-1 accuracy of the requested model, the correlation of one that answers a number, or the
-    metric of the task that the data set.
+    """Top-1 accuracy of the requested model, the correlation of one that answers a number, ROUGE-L
+    of one that answers texts, or the metric of the task that the data set.
 
     Raises:
         BadInput: the model, the data or the preprocessing is not usable; the message says why.
     """
     if request.out is not None:
         output_folder(request.out, "evaluate")
+    if answers_by_texts(request.model):
+        return _of_answers(request)
     dataset = load_data(request.data).labelled()
     if dataset.task not in ("classification", "text"):
         return _of_task(request)
     predictor, preprocess = open_predictor(request.model, request.preprocess, request.device)
-    if request.limit is not None:
-        dataset = dataset.subset(min(request.limit, len(dataset)), request.seed)
+    dataset = _limited(dataset, request)
     start = time.perf_counter()
     parts = batches(dataset, preprocess, request.batch_size, request.skip_bad, "evaluating")
     logits, labels = answers(predictor, parts)
     seconds = time.perf_counter() - start
     check_labels(dataset, logits.shape[1])
     found = score(logits, labels, dataset.task == "text", request.seed)
-    result = Evaluation(
-        found.metric,
-        found.value,
-        len(labels),
-        found.low,
-        found.high,
-        len(parts.skipped),
-        seconds,
-        request.model,
-        request.data,
-        dataset.sha256,
-        found.also,
-    )
-    if request.out is not None:
-        record(request, result, dataset, preprocess).save(request.out / "run.json")
-    return result
+    return _recorded(request, found, dataset, len(parts.skipped), seconds, preprocess)
+
+
+def _of_answers(request: EvaluateRequest) -> Evaluation:
+    """ROUGE of what a model writes token by token."""
+    dataset = _limited(load_data(request.data, answered=True).labelled(), request)
+    predictor, preprocess, bounds = open_writer(request.model, request.preprocess, request.device)
+    start = time.perf_counter()
+    parts = batches(dataset, preprocess, request.batch_size, request.skip_bad, "evaluating")
+    said = [each for texts, _ in parts for each in written(predictor, bounds, preprocess, texts)]
+    seconds = time.perf_counter() - start
+    wanted = references(dataset, parts.skipped)
+    assert wanted is not None  # the data are labelled
+    found = rouge_of(said, wanted, request.seed)
+    return _recorded(request, found, dataset, len(parts.skipped), seconds, preprocess)
+
+
+def _limited(dataset: Dataset, request: EvaluateRequest) -> Dataset:
+    if request.limit is None:
+        return dataset
+    return dataset.subset(min(request.limit, len(dataset)), request.seed)
 
 
 def _of_task(request: EvaluateRequest) -> Evaluation:
     """The metric of a task other than classification, its interval by resampling images."""
-    # The road test opens its models by this module, so it cannot be imported before it.
+    # It takes a while to import, and only these tasks need it.
     from roadworthy.noise.statistics import draws, estimate
     from roadworthy.noise.sweep import sweep
     from roadworthy.noise.systems import System
@@ -97,16 +102,29 @@ def _of_task(request: EvaluateRequest) -> Evaluation:
     )
     fleet, bench = open_road(request.model, road, None)
     base, start = System(fleet.preprocess), time.perf_counter()
-    found = sweep(bench, base, [], "evaluating")
+    swept = sweep(bench, base, [], "evaluating")
     seconds = time.perf_counter() - start
-    n = len(found.indices)
-    score = estimate(bench.task.values(found.evidence[base], draws(n, request.seed)))
-    numbers = (score.value, n, score.low, score.high, len(found.bad), seconds)
-    identity = (request.model, request.data, bench.dataset.sha256)
-    result = Evaluation(bench.task.metric, *numbers, *identity)
+    drawn = draws(len(swept.indices), request.seed)
+    told = estimate(bench.task.values(swept.evidence[base], drawn))
+    found = Score(bench.task.metric, told.value, told.low, told.high)
+    return _recorded(request, found, bench.dataset, len(swept.bad), seconds, fleet.preprocess)
+
+
+def _recorded(
+    request: EvaluateRequest,
+    found: Score,
+    dataset: Dataset,
+    skipped: int,
+    seconds: float,
+    preprocess: Stages,
+) -> Evaluation:
+    """The result, and ``run.json`` where it is asked for."""
+    value, n = (found.metric, found.value), len(dataset) - skipped
+    numbers = (*value, n, found.low, found.high, skipped, seconds)
+    identity = (request.model, request.data, dataset.sha256)
+    result = Evaluation(*numbers, *identity, found.also)
     if request.out is not None:
-        kept = record(request, result, bench.dataset, fleet.preprocess)
-        kept.save(request.out / "run.json")
+        record(request, result, preprocess).save(request.out / "run.json")
     return result
 
 
@@ -123,48 +141,12 @@ def answers(predictor: Predictor, parts: Batches) -> tuple[Float[Tensor, "n k"],
     return joined, torch.cat(labels)
 
 
-def open_predictor(
-    model: str, preprocess: str | None, device: str = "cpu"
-) -> tuple[Predictor, Stages]:
-    """A predictor and its preprocessing from a model spec, ``onnx:FILE`` or a quantized folder."""
-    folder = Path(model)
-    if folder.is_dir():
-        return _runtime(folder / "model.onnx", preprocess)
-    spec = parse_model_spec(model)
-    if isinstance(spec, OnnxSpec):
-        return _runtime(spec.path, preprocess)
-    loaded = load_model(model).scoring()
-    return TorchPredictor(loaded.module, model, device), loaded.chosen(preprocess)
-
-
-def _runtime(path: Path, preprocess: str | None) -> tuple[Predictor, Stages]:
-    from roadworthy.deploy.runtimes import OrtPredictor
-
-    check_onnx(path)
-    chosen = preprocess_from(preprocess, recorded_preprocess(path.parent))
-    return OrtPredictor(path), chosen
-
-
-def recorded_preprocess(folder: Path) -> Stages | None:
-    """The preprocessing that `quantize` recorded beside its model.onnx; BadModel where labels
-    cannot judge what that answers."""
-    if not (folder / "run.json").is_file():
-        return None
-    config: object = RunRecord.load(folder).config
-    told: dict[str, Any] = config if isinstance(config, dict) else {}
-    check_says(told.get("says", "scores"), folder)
-    stages = told.get("preprocess")
-    return stages_from(stages) if isinstance(stages, dict) else None
-
-
-def record(
-    request: EvaluateRequest, result: Evaluation, dataset: Dataset, preprocess: Stages
-) -> RunRecord:
+def record(request: EvaluateRequest, result: Evaluation, preprocess: Stages) -> RunRecord:
     """What was asked and what came out."""
     return RunRecord(
         "evaluate",
         {**asdict(request), "preprocess": preprocess.to_dict()},
         request.seed,
-        {"evaluation": {"spec": request.data, "sha256": dataset.sha256, "n": result.n}},
+        {"evaluation": {"spec": request.data, "sha256": result.data_sha256, "n": result.n}},
         {k: v for k, v in asdict(result).items() if k not in ("model", "data", "data_sha256")},
     )

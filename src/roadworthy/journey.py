@@ -173,10 +173,10 @@ def quantize_to_dir(request: QuantizeRequest, compress: Compress | None = None) 
     start = time.perf_counter()
     out = output_folder(request.out, "quantize")
     loaded = load_model(request.model)
-    if request.scheme.max_drop is not None:
+    if request.scheme.max_drop is not None and loaded.embeds:
         loaded.scoring()
     preprocess = loaded.chosen(request.data.preprocess)
-    dataset, images, labels, skipped = _calibration(request, preprocess)
+    dataset, images, labels, skipped = _calibration(request, preprocess, loaded.says == "texts")
     if loaded.answers is not None:
         images = loaded.answers.generated(images)
     device = resolve_device(request.device)
@@ -187,7 +187,7 @@ def quantize_to_dir(request: QuantizeRequest, compress: Compress | None = None) 
     method = method_of(request.solver, scheme.weight_bits, scheme.act_bits, len(images))
     widths = Widths(scheme.weight_bits, scheme.act_bits, tuple(scheme.keep_8bit))
     plan = Plan(method, chosen, widths, request.solver.blocks)
-    config = _config(request, preprocess, chosen.name, method) | {"says": loaded.says}
+    config = _config(request, preprocess, chosen.name, method) | loaded.meaning
     fingerprint = {
         **{name: value for name, value in config.items() if name not in ("eval", "max_drop")},
         "images": dataset.sha256,
@@ -269,9 +269,9 @@ def _together(out: Path) -> Generator[Path]:
 
 
 def _calibration(
-    request: QuantizeRequest, preprocess: Stages
+    request: QuantizeRequest, preprocess: Stages, answered: bool
 ) -> tuple[Dataset, Tensor, Tensor, int]:
-    dataset = load_data(request.data.calibration)
+    dataset = load_data(request.data.calibration, answered)
     most = CALIBRATION_IMAGES if isinstance(preprocess, Preprocess) else CALIBRATION_TEXTS
     wanted = request.data.calib_size or min(most, len(dataset))
     if wanted < len(dataset):

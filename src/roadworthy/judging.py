@@ -22,7 +22,7 @@ from roadworthy.core.texts import TextInput
 from roadworthy.deploy.integer import IntegerPredictor
 from roadworthy.deploy.runtimes import OrtPredictor
 from roadworthy.errors import BadModel
-from roadworthy.judging_answers import compared, references
+from roadworthy.judging_answers import compared, judged_by_answers, references
 from roadworthy.requests import QuantizeRequest
 
 
@@ -32,7 +32,7 @@ def judging_set(spec: str | None, graph: fx.GraphModule, model: LoadedModel) -> 
     Embeddings and texts are compared with the float model's where nobody tells them.
     """
     if model.answers is not None:
-        return None if spec is None else load_data(spec)
+        return None if spec is None else judged_by_answers(spec)
     shape = whole(graph).exit.meta["val"].shape
     if len(shape) != 2:
         raise BadModel(
@@ -77,9 +77,9 @@ def judge(
     fp, low = answers["float"], answers["deployed"]
     found: dict[str, Any] = {"against_float": against_float(fp, low)}
     if answering is not None and isinstance(preprocess, TextInput):
-        wanted = references(dataset) if dataset.classes and not parts.skipped else None
+        wanted = references(dataset, parts.skipped)
         spoken = {name: forms[name] for name in ("float", "deployed")}
-        found |= compared(spoken, answering, preprocess, texts, wanted, request.seed)
+        found |= compared(spoken, answering.bounds, preprocess, texts, wanted, request.seed)
     else:
         scored = partial(score, told=labels, texts=dataset.task == "text", seed=request.seed)
         found |= {name: scored(a).to_dict() for name, a in answers.items()}

@@ -30,7 +30,8 @@ def compress_within(
 
     The number of layers is found by bisection along the order of `sensitivity`, each time with the
     whole method. The drop is judged on a quarter of the calibration images that no step sees: lost
-    accuracy where they are labelled, else disagreement with the float model, which bounds it.
+    accuracy where they are labelled, else disagreement with the float model, which bounds it. Where
+    texts are answered by texts, that is the share of other tokens behind what the float model says.
 
     Raises:
         BadInput: even all layers at 8 bits lose more.

@@ -121,7 +121,7 @@ class Batches:
                 )
         labels = [self._dataset.told(index) for index, _ in held]
         return torch.stack([t for _, t in held]), torch.tensor(
-            [-1 if label is None else label for label in labels]
+            [label if isinstance(label, int | float) else -1 for label in labels]
         )
 
 

@@ -46,7 +46,7 @@ from roadworthy.core.sources import (
     open_listed,
     open_npz,
 )
-from roadworthy.core.text_data import Texts, open_texts
+from roadworthy.core.text_data import Texts, Told, open_texts
 from roadworthy.errors import BadData
 
 Task = Literal["classification", "detection", "instances", "text", "segmentation", "depth"]
@@ -118,8 +118,8 @@ class Dataset:
         """Class id of image `index`, None where it has none."""
         return self.source.label(self.indices[index])
 
-    def told(self, index: int) -> int | float | None:
-        """Class id of image `index`, or the number that a model is to answer to it."""
+    def told(self, index: int) -> Told:
+        """Class id of image `index`, or the number or the text that a model is to answer to it."""
         return _told(self.source, self.indices[index])
 
     def name(self, index: int) -> str:
@@ -164,8 +164,12 @@ class Dataset:
         return total.hexdigest()
 
 
-def load_data(spec: str) -> Dataset:
+def load_data(spec: str, answered: bool = False) -> Dataset:
     """The images that a data spec names; nothing is decoded yet.
+
+    Args:
+        spec: see above.
+        answered: texts are answered by texts, so labels are such answers and no classes.
 
     Raises:
         BadData: an unknown spec, or one whose files are missing, empty or inconsistent.
@@ -190,7 +194,7 @@ def load_data(spec: str) -> Dataset:
             source, classes, ranked = open_instances(rest)
             return Dataset(spec, classes, source, tuple(range(len(source))), ranked, "instances")
         case "text" if rest:
-            source, classes, ranked = open_texts(rest)
+            source, classes, ranked = open_texts(rest, answered)
             return Dataset(spec, classes, source, tuple(range(len(source))), ranked, "text")
         case "masks" if rest:
             source = open_masks(rest)
@@ -255,11 +259,9 @@ def _check_numbers(dataset: Dataset, outputs: int) -> None:
         raise BadData(f"{dataset.spec} has one number for all texts; two or more are needed")
 
 
-def _told(source: Source, index: int) -> int | float | None:
-    """Class id, or number; one that is not told tells the same as a class id that is not."""
-    if isinstance(source, Texts) and source.numbers is not None:
-        return source.numbers[index]
-    return source.label(index)
+def _told(source: Source, index: int) -> Told:
+    """What is right; one that is not told tells the same as a class id that is not."""
+    return source.told[index] if isinstance(source, Texts) else source.label(index)
 
 
 def _imagefolder(spec: str, rest: str) -> Dataset:

@@ -4,7 +4,8 @@ Source of the set-up: Outlier Suppression (arXiv 2209.13325), which calibrates a
 its float form generates: the decoder reads these ids, and its logits are what must not change.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,27 @@ from torch import Tensor, nn
 from roadworthy.core.padding import ENCODED
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The id that an answer begins with, and those that end it."""
+
+    start: int
+    ends: frozenset[int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values.
+
+        >>> Bounds.from_dict(Bounds(2, frozenset([2])).to_dict()).start
+        2
+        """
+        return {"start": self.start, "ends": sorted(self.ends)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Bounds":
+        """Out of plain values, as ``run.json`` holds them."""
+        return cls(int(values["start"]), frozenset(values["ends"]))
 
 
 class HfAnswers(nn.Module):
@@ -30,22 +52,12 @@ class HfAnswers(nn.Module):
         return self.model(**text, decoder_input_ids=tokens[:, 2], use_cache=False).logits
 
     @property
-    def ends(self) -> frozenset[int]:
-        """Ids that end an answer."""
-        told: Any = self._generation.eos_token_id
-        return frozenset(told if isinstance(told, list) else [told])
-
-    @property
-    def start(self) -> int:
-        """The id that an answer begins with."""
-        told: Any = self._generation
-        return int(
-            next(i for i in (told.decoder_start_token_id, told.bos_token_id) if i is not None)
-        )
-
-    @property
-    def _generation(self) -> Any:
-        return self.model.generation_config
+    def bounds(self) -> Bounds:
+        """Where its answers begin and end."""
+        told: Any = self.model.generation_config
+        first, ends = told.decoder_start_token_id, told.eos_token_id
+        start = told.bos_token_id if first is None else first
+        return Bounds(int(start), frozenset(ends if isinstance(ends, list) else [ends]))
 
     @torch.no_grad()
     def generated(self, texts: Int[Tensor, "b r t"], size: int = 32) -> Int[Tensor, "b 4 t"]:
@@ -59,7 +71,7 @@ class HfAnswers(nn.Module):
         said = model.generate(
             input_ids=texts[:, 0], attention_mask=texts[:, 1], max_new_tokens=longest
         )
-        return with_answers(texts, said, self.ends)
+        return with_answers(texts, said, self.bounds.ends)
 
 
 def with_answers(
@@ -84,8 +96,7 @@ def with_answers(
 def greedy(
     predict: Callable[[Tensor], Tensor],
     texts: Int[Tensor, "b r t"],
-    start: int,
-    ends: frozenset[int],
+    bounds: Bounds,
     most: int,
 ) -> Int[Tensor, "b 4 s"]:
     """The texts with answers of the likeliest token after token, at most `most` of them.
@@ -95,9 +106,9 @@ def greedy(
     """
     wide = nn.functional.pad(texts[:, :2], (0, max(0, most - texts.shape[-1])))
     answers = torch.zeros_like(wide)
-    answers[:, 0, 0], answers[:, 1, 0] = start, 1
+    answers[:, 0, 0], answers[:, 1, 0] = bounds.start, 1
     live = torch.ones(len(texts), dtype=torch.bool)
-    stops = torch.tensor(sorted(ends))
+    stops = torch.tensor(sorted(bounds.ends))
     for place in range(1, most):
         rows = live.nonzero().flatten()
         width = max(place, int(wide[rows, ENCODED].any(0).nonzero().max()) + 1)

@@ -53,15 +53,13 @@ def load_hf(spec: HfSpec) -> tuple[nn.Module, Stages | None]:
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    if Path(spec.name).is_absolute() and not Path(spec.name).is_dir():
-        raise BadModel(f"folder {spec.name} not found; give hf:FOLDER, or an id that the hub knows")
-    config: Any = _hub(spec.name, lambda: transformers.AutoConfig.from_pretrained(spec.name))
+    config = _config(spec.name)
     kinds, positions = config.architectures or (), getattr(config, "max_position_embeddings", None)
     if embeds(config):
         module = _weights(spec.name, spec.weights, transformers.AutoModel, ("pooler.",))
         stages = of_folder(spec.name, longest(spec.name, positions))
         return HfEmbedding(module, pooled_of(spec.name)), stages
-    if config.is_encoder_decoder and any("ForConditionalGeneration" in kind for kind in kinds):
+    if _answers(config):
         module = _weights(spec.name, spec.weights, transformers.AutoModelForSeq2SeqLM)
         return HfAnswers(module), of_folder(spec.name, positions)
     if not any("ForSequenceClassification" in kind for kind in kinds):
@@ -69,6 +67,24 @@ def load_hf(spec: HfSpec) -> tuple[nn.Module, Stages | None]:
         return HfLogits(module), metadata.of_hf(spec.name)
     module = _weights(spec.name, spec.weights, transformers.AutoModelForSequenceClassification)
     return HfText(module), of_folder(spec.name, positions)
+
+
+def answers_texts(name: str) -> bool:
+    """Whether a folder or hub id is an encoder-decoder, which answers texts by texts."""
+    return _answers(_config(name))
+
+
+def _answers(config: Any) -> bool:
+    kinds = config.architectures or ()
+    return config.is_encoder_decoder and any("ForConditionalGeneration" in kind for kind in kinds)
+
+
+def _config(name: str) -> Any:
+    from transformers import AutoConfig
+
+    if Path(name).is_absolute() and not Path(name).is_dir():
+        raise BadModel(f"folder {name} not found; give hf:FOLDER, or an id that the hub knows")
+    return _hub(name, lambda: AutoConfig.from_pretrained(name))
 
 
 def _weights(name: str, weights: Weights, auto: Any, unread: tuple[str, ...] = ()) -> nn.Module:
@@ -121,7 +137,5 @@ def stored_type(model: str) -> str | None:
     spec = parse_model_spec(model)
     if not isinstance(spec, HfSpec):
         return None
-    from transformers import AutoConfig
-
-    stated: Any = _hub(spec.name, lambda: AutoConfig.from_pretrained(spec.name))
+    stated = _config(spec.name)
     return None if stated.dtype is None else str(stated.dtype).removeprefix("torch.")

@@ -42,11 +42,22 @@ Says = Literal["scores", "embeddings", "texts"]
 
 def check_says(says: Says, model: object) -> None:
     """BadModel where right answers cannot be counted, or correlated, with labels."""
-    if says != "scores":
-        raise BadModel(
-            f"{model} answers {says}; `evaluate`, `noise` and --max-drop judge by labels and need "
-            "a model that answers scores; `quantize --eval` compares with the float model"
-        )
+    match says:
+        case "scores":
+            return
+        case "texts":
+            raise BadModel(
+                f"{model} answers texts; the road test judges classes: give a classifier, or take "
+                "`evaluate`"
+            )
+        case "embeddings":
+            raise BadModel(
+                f"{model} answers embeddings; `evaluate`, `noise` and --max-drop judge by labels "
+                "and need a model that answers scores; `quantize --eval` compares with the float "
+                "model"
+            )
+        case _:
+            assert_never(says)
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,12 @@ class LoadedModel:
         if self.embeds:
             return "embeddings"
         return "scores" if self.answers is None else "texts"
+
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """What `evaluate` must know of its answers, in plain values."""
+        bounds = {} if self.answers is None else {"answers": self.answers.bounds.to_dict()}
+        return {"says": self.says, **bounds}
 
     def scoring(self) -> "LoadedModel":
         """This model; BadModel where labels cannot judge what it answers."""

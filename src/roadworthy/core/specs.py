@@ -114,6 +114,19 @@ def parse_model_spec(spec: str) -> ModelSpec:
             )
 
 
+def onnx_file(model: str) -> Path | None:
+    """The ONNX file that a spec, or a folder that `quantize` wrote, names.
+
+    >>> onnx_file("onnx:net.onnx").name
+    'net.onnx'
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        return folder / "model.onnx"
+    spec = parse_model_spec(model)
+    return spec.path if isinstance(spec, OnnxSpec) else None
+
+
 def _split(rest: str) -> tuple[str, str]:
     """Name and weights: a folder may hold an @ itself, so only `random` or a file follows ours."""
     for name, _, source in (rest.partition("@"), rest.rpartition("@")):

@@ -2,7 +2,7 @@
 
 The first line names the columns, cells are taken as they are written: quotes mean nothing. A label
 is a class id, a class name or, for models that answer one, a number; ``-1`` and an empty cell say
-that nobody told it.
+that nobody told it. For models that answer texts it is a text, as it is written.
 """
 
 import re
@@ -15,20 +15,20 @@ from roadworthy.errors import BadData
 
 BETWEEN = "\t"
 """Between the texts of a pair: no cell of such a file can hold it."""
+Told = int | float | str | None
+"""A class id, a number or a text; None where nobody told it."""
 _UNTOLD = ("", "-1")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d{1,2})?", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Rows of a file: one text or a pair each, and class ids."""
+    """Rows of a file: one text or a pair each, and what a model is to answer to it."""
 
     path: Path
     lines: tuple[int, ...]
     texts: tuple[str, ...]
-    labels: tuple[int | None, ...]
-    numbers: tuple[float | None, ...] | None = None
-    """In place of class ids, where labels are such as 2.5."""
+    told: tuple[Told, ...]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -41,8 +41,9 @@ class Texts:
         return text.encode()
 
     def label(self, index: int) -> int | None:
-        """Class id, None where nobody told it."""
-        return self.labels[index]
+        """Class id, None where nobody told it, or the right answer is no class."""
+        told = self.told[index]
+        return told if isinstance(told, int) else None
 
     def name(self, index: int) -> str:
         """File and line, counted from 1."""
@@ -53,8 +54,10 @@ class Texts:
         return str(self.lines[index])
 
 
-def open_texts(rest: str) -> tuple[Texts, tuple[str, ...], bool]:
+def open_texts(rest: str, answered: bool = False) -> tuple[Texts, tuple[str, ...], bool]:
     """Texts of ``FILE.tsv?text=COLUMN&label=COLUMN``, class names, whether ids are their ranks.
+
+    Where texts are `answered` by texts, labels are such answers and no classes.
 
     Raises:
         BadData: no file, no UTF-8, no rows, no such column, a row that is too short or too long,
@@ -81,8 +84,10 @@ def open_texts(rest: str) -> tuple[Texts, tuple[str, ...], bool]:
         return Texts(path, lines, texts, (None,) * len(rows)), (), False
     place = header.index(asked["label"])
     written = [(number, cells[place].strip()) for number, cells in rows]
+    if answered:
+        return Texts(path, lines, texts, tuple(label or None for _, label in written)), (), False
     if (numbers := _numbers([label for _, label in written])) is not None:
-        return Texts(path, lines, texts, (None,) * len(rows), numbers), (), False
+        return Texts(path, lines, texts, numbers), (), False
     labels, classes, ranked = _labels(path, written)
     return Texts(path, lines, texts, labels), classes, ranked
 
