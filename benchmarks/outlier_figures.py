@@ -1,16 +1,18 @@
 """The text figures of docs/outlier-suppression.md: methods, widths and calibration seeds.
 
 A model fine-tuned by recipes/finetune_text.py is calibrated on texts of its training set and judged
-on the 872 labelled SST-2 sentences: accuracy, agreement with the float model, squared error of the
-logits over their variance. Every weight, embedding and activation has the width of its column (no
-layer is kept at 8 bits). --inflate 5 first gives 4 random channels of every norm outliers of 5
-times their size without changing the function: what big models have by training.
+on the 872 labelled SST-2 sentences, or on other classes by --train and --test: accuracy, agreement
+with the float model, squared error of the logits over their variance. Every weight, embedding and
+activation has the width of its column (no layer is kept at 8 bits). --inflate 5 first gives 4
+random channels of every norm outliers of 5 times their size without changing the function: what big
+models have by training.
 
     python benchmarks/outlier_figures.py --model hf:out/minilm-sst2 --columns w6a6 w4a4
 """
 
 import argparse
 import json
+import math
 import os
 import statistics
 import time
@@ -106,11 +108,7 @@ def study(given: argparse.Namespace, how: Quantize) -> None:
     torch.set_num_threads(given.threads)
     loaded = load_model(given.model)
     assert loaded.texts is not None
-    root = os.environ["ROADWORTHY_DATA"]
-    train, test = (
-        load_data(f"text:{root}/sst2/{part}.tsv?text=sentence&label=label")
-        for part in ("train", "test")
-    )
+    train, test = load_data(given.train or sst2("train")), load_data(given.test or sst2("test"))
     x, y = load_tensor(test, loaded.texts)
     graph = capture(loaded.module, x[:1])
     wanted = in_batches(graph, x)
@@ -127,7 +125,15 @@ def study(given: argparse.Namespace, how: Quantize) -> None:
         return {"accuracy": accuracy(said, y), **against_float(wanted, said)}
 
     found = measured(given, graph, shown, judged, f"-{given.inflate}", how)
-    print(f"float {100 * accuracy(wanted, y):.2f} % right\n\n{table(given, found, summary)}")
+    right = accuracy(wanted, y)
+    error = 100 * math.sqrt(right * (1 - right) / len(y))
+    print(f"float {100 * right:.2f} % of {len(y)} right, standard error {error:.1f}\n")
+    print(table(given, found, summary))
+
+
+def sst2(part: str) -> str:
+    """The texts of a part of SST-2."""
+    return f"text:{os.environ['ROADWORTHY_DATA']}/sst2/{part}.tsv?text=sentence&label=label"
 
 
 def measured(
@@ -201,6 +207,8 @@ def summary(cells: list[dict[str, float]]) -> str:
 def arguments(methods: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="hf:out/minilm-sst2")
+    parser.add_argument("--train", metavar="SPEC", help="calibration texts (SST-2's)")
+    parser.add_argument("--test", metavar="SPEC", help="labelled texts (SST-2's 872)")
     parser.add_argument("--methods", nargs="+", choices=methods, default=methods)
     parser.add_argument("--columns", nargs="+", default=["w8a8", "w6a6", "w4a8", "w4a4"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
