@@ -13,10 +13,13 @@ from roadworthy.core.inputs import Stages
 from roadworthy.core.predict import Predictor
 from roadworthy.core.runs import RunRecord, output_folder
 from roadworthy.core.scores import Score, score
+from roadworthy.core.spans import each_score, passages
+from roadworthy.core.spans import score as spans_score
 from roadworthy.errors import BadModel
 from roadworthy.judging_answers import references, written
 from roadworthy.judging_answers import score as rouge_of
-from roadworthy.opening import answers_by_texts, open_predictor, open_writer
+from roadworthy.judging_spans import asking_set
+from roadworthy.opening import answered_by, open_finder, open_predictor, open_writer
 from roadworthy.requests import EvaluateRequest, RoadChoice
 
 
@@ -40,15 +43,21 @@ class Evaluation:
 
 def evaluate(request: EvaluateRequest) -> Evaluation:
     """Top-1 accuracy of the requested model, the correlation of one that answers a number, ROUGE-L
-    of one that answers texts, or the metric of the task that the data set.
+    of one that answers texts, F1 of one that finds answers, or the metric of the task that the data
+    set.
 
     Raises:
         BadInput: the model, the data or the preprocessing is not usable; the message says why.
     """
     if request.out is not None:
         output_folder(request.out, "evaluate")
-    if answers_by_texts(request.model):
-        return _of_answers(request)
+    match answered_by(request.model):
+        case "texts":
+            return _of_answers(request)
+        case "spans":
+            return _of_spans(request)
+        case None:
+            pass
     dataset = load_data(request.data).labelled()
     if dataset.task not in ("classification", "text"):
         return _of_task(request)
@@ -74,6 +83,20 @@ def _of_answers(request: EvaluateRequest) -> Evaluation:
     wanted = references(dataset, parts.skipped)
     assert wanted is not None  # the data are labelled
     found = rouge_of(said, wanted, request.seed)
+    return _recorded(request, found, dataset, len(parts.skipped), seconds, preprocess)
+
+
+def _of_spans(request: EvaluateRequest) -> Evaluation:
+    """F1 and exact match of the passages that a model finds."""
+    predictor, preprocess = open_finder(request.model, request.preprocess, request.device)
+    dataset = _limited(asking_set(request.data), request)
+    start = time.perf_counter()
+    parts = batches(dataset, preprocess, request.batch_size, request.skip_bad, "evaluating")
+    logits, _ = answers(predictor, parts)
+    asked = passages(dataset, preprocess, parts.skipped)
+    said = each_score(asked.answers(logits.transpose(1, 2)), asked.wanted)
+    seconds = time.perf_counter() - start
+    found = spans_score(said, request.seed)
     return _recorded(request, found, dataset, len(parts.skipped), seconds, preprocess)
 
 
@@ -128,12 +151,12 @@ def _recorded(
     return result
 
 
-def answers(predictor: Predictor, parts: Batches) -> tuple[Float[Tensor, "n k"], Labels]:
+def answers(predictor: Predictor, parts: Batches) -> tuple[Float[Tensor, " n *k"], Labels]:
     """Logits and labels of all batches; BadModel where a logit is NaN or infinite."""
     logits, labels = zip(*((predictor(x), y) for x, y in parts), strict=True)
     joined = torch.cat(logits)
     if not bool(joined.isfinite().all()):
-        bad = int((~joined.isfinite()).any(1).sum())
+        bad = int((~joined.isfinite()).flatten(1).any(1).sum())
         raise BadModel(
             f"{predictor.name} answers NaN or infinite values for {bad} of {len(joined)} images; "
             "check the model and its preprocessing"

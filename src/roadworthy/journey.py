@@ -89,9 +89,8 @@ class QuantizedModel:
         with write_atomically(Path(path)) as temporary:
             facts = export_onnx(self.module, self.example[:2], temporary)
             simulated = in_batches(IntegerPredictor(self.module), self.example)
-            found = compare(
-                simulated, in_batches(OrtPredictor(temporary), self.example), self.embeds
-            )
+            deployed = in_batches(OrtPredictor(temporary), self.example)
+            found = compare(simulated, deployed, self.embeds, self.example)
             assert_parity(found, self.module, temporary, shortened(self.example[:BATCH]))
         return {**asdict(facts), "parity": found.to_dict()}
 
@@ -176,7 +175,8 @@ def quantize_to_dir(request: QuantizeRequest, compress: Compress | None = None) 
     if request.scheme.max_drop is not None and loaded.embeds:
         loaded.scoring()
     preprocess = loaded.chosen(request.data.preprocess)
-    dataset, images, labels, skipped = _calibration(request, preprocess, loaded.says == "texts")
+    answered = loaded.says in ("spans", "texts")
+    dataset, images, labels, skipped = _calibration(request, preprocess, answered)
     if loaded.answers is not None:
         images = loaded.answers.generated(images)
     device = resolve_device(request.device)

@@ -15,14 +15,17 @@ from roadworthy.core.extract import whole
 from roadworthy.core.inputs import Stages
 from roadworthy.core.metrics import Difference, correct, paired_bootstrap
 from roadworthy.core.models import LoadedModel
-from roadworthy.core.padding import in_batches
+from roadworthy.core.padding import choices, in_batches
 from roadworthy.core.predict import TorchPredictor
 from roadworthy.core.scores import correlations, counts, score
+from roadworthy.core.spans import passages
 from roadworthy.core.texts import TextInput
 from roadworthy.deploy.integer import IntegerPredictor
 from roadworthy.deploy.runtimes import OrtPredictor
 from roadworthy.errors import BadModel
 from roadworthy.judging_answers import compared, judged_by_answers, references
+from roadworthy.judging_spans import asking_set
+from roadworthy.judging_spans import compared as spans_compared
 from roadworthy.requests import QuantizeRequest
 
 
@@ -33,6 +36,8 @@ def judging_set(spec: str | None, graph: fx.GraphModule, model: LoadedModel) -> 
     """
     if model.answers is not None:
         return None if spec is None else judged_by_answers(spec)
+    if model.says == "spans":
+        return None if spec is None else asking_set(spec)
     shape = whole(graph).exit.meta["val"].shape
     if len(shape) != 2:
         raise BadModel(
@@ -80,6 +85,11 @@ def judge(
         wanted = references(dataset, parts.skipped)
         spoken = {name: forms[name] for name in ("float", "deployed")}
         found |= compared(spoken, answering.bounds, preprocess, texts, wanted, request.seed)
+    elif loaded.says == "spans" and isinstance(preprocess, TextInput):
+        asked = passages(dataset, preprocess, parts.skipped)
+        chosen = {name: choices(a, texts) for name, a in answers.items()}
+        found |= spans_compared(chosen, asked, request.seed)
+        found["against_float"]["agreement"] = found.pop("same_answers")
     else:
         scored = partial(score, told=labels, texts=dataset.task == "text", seed=request.seed)
         found |= {name: scored(a).to_dict() for name, a in answers.items()}

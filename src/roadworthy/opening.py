@@ -1,10 +1,10 @@
 """What a model argument names, opened: a spec, ``onnx:FILE`` or a folder that `quantize` wrote."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from roadworthy.core.generation import Bounds
-from roadworthy.core.hf import answers_texts
+from roadworthy.core.hf import Words, says_words
 from roadworthy.core.inputs import Stages, preprocess_from, stages_from
 from roadworthy.core.models import check_onnx, check_says, load_model
 from roadworthy.core.predict import Predictor, TorchPredictor
@@ -14,13 +14,14 @@ from roadworthy.core.texts import TextInput
 from roadworthy.errors import BadModel
 
 
-def answers_by_texts(model: str) -> bool:
-    """Whether a model answers texts by texts, by what lies beside it; it is not loaded."""
+def answered_by(model: str) -> Words | None:
+    """Whether a model answers by texts or passages, by what lies beside it; it is not loaded."""
     path = onnx_file(model)
     if path is not None:
-        return _told_beside(path).get("says") == "texts"
+        told = _told_beside(path).get("says")
+        return told if told in get_args(Words) else None
     spec = parse_model_spec(model)
-    return isinstance(spec, HfSpec) and answers_texts(spec.name)
+    return says_words(spec.name) if isinstance(spec, HfSpec) else None
 
 
 def open_predictor(
@@ -37,6 +38,21 @@ def open_predictor(
         return _runtime(path), chosen
     loaded = load_model(model).scoring()
     return TorchPredictor(loaded.module, model, device), loaded.chosen(preprocess)
+
+
+def open_finder(
+    model: str, preprocess: str | None, device: str = "cpu"
+) -> tuple[Predictor, TextInput]:
+    """A predictor that finds answers in a context, and its preprocessing."""
+    path = onnx_file(model)
+    if path is None:
+        loaded = load_model(model)
+        predictor, chosen = TorchPredictor(loaded.module, model, device), loaded.chosen(preprocess)
+    else:
+        predictor = _runtime(path)
+        chosen = preprocess_from(preprocess, _stages(_told_beside(path)))
+    assert isinstance(chosen, TextInput)
+    return predictor, chosen
 
 
 def open_writer(

@@ -7,8 +7,8 @@ from torch import Tensor
 def divergence(fp: Float[Tensor, "*n k"], low: Float[Tensor, "*n k"]) -> float:
     """Kullback-Leibler divergence of the answers, averaged over the samples.
 
-    Logits are those of classes. One number alone is the mean of a normal of variance one, whose
-    divergence is half the squared difference.
+    Logits are those of classes, or of the tokens that answers start and end at. One number alone is
+    the mean of a normal of variance one, whose divergence is half the squared difference.
 
     >>> import torch
     >>> divergence(torch.tensor([[3.0]]), torch.tensor([[1.0]]))

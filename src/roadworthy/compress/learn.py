@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from roadworthy.compress.activation import ActQuantizer, mix
 from roadworthy.compress.methods import Pass, Rounding
 from roadworthy.compress.rounding import Bias, Table, WeightQuantizer
-from roadworthy.core.padding import cut, longest, used
+from roadworthy.core.padding import IMPOSSIBLE, cut, longest, used
+from roadworthy.core.predict import answered
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,15 @@ class Samples:
         """These samples where no input is kept in floating point."""
         return replace(self, fp=self.quantized)
 
+    @property
+    def tokens(self) -> Tensor:
+        """Those of texts; of images, and of what has none beside it, the input."""
+        return (*self.besides, self.fp)[0]
+
     def at(self, rows: Tensor) -> "Samples":
         """The samples at these indices; tokens that are padding in all of them are cut off."""
         valid = None if self.valid is None else self.valid.index_select(0, rows)
-        tokens = _draw((*self.besides, self.fp)[0], rows)
-        mask = used(tokens)
+        mask = used(_draw(self.tokens, rows))
         length = None if valid is None else longest(valid if mask is None else mask)
 
         def draw(of: Tensor) -> Tensor:
@@ -134,8 +139,12 @@ def _draw(rows: Tensor, index: Tensor) -> Tensor:
 def _loss(out: Tensor, samples: Samples, kind: str) -> tuple[Tensor, Tensor]:
     """Loss and its gradient by `out`: squared error summed over channels, averaged over the rest
     (QDrop) without padding, or KL divergence of the logits averaged over samples, of texts that
-    are answered by texts over the tokens asked for."""
+    are answered by texts over the tokens asked for, of answers found in texts over both ends."""
     result, target, valid = out.detach(), samples.target, samples.valid
+    if kind == "kl" and valid is not None and out.ndim == 3 and not answered(samples.tokens):
+        result, target = (_over_tokens(each, valid) for each in (result, target))
+        loss, gradient = _loss(result, replace(samples, target=target, valid=None), kind)
+        return loss, gradient.transpose(1, 2)
     if kind == "kl" and out.shape[-1] > 1:  # one number has no softmax
         log_p, log_q = target.log_softmax(-1), result.log_softmax(-1)
         p = log_p.exp()
@@ -150,6 +159,10 @@ def _loss(out: Tensor, samples: Samples, kind: str) -> tuple[Tensor, Tensor]:
         error, rest = error.mul_(valid[..., None]), max(1, int(valid.sum()))
     loss = torch.linalg.vector_norm(error).square() / rest
     return loss, error.mul_(2 / rest)
+
+
+def _over_tokens(logits: Tensor, valid: Tensor) -> Tensor:
+    return logits.masked_fill(~valid[..., None], IMPOSSIBLE).transpose(1, 2)
 
 
 @torch.no_grad()

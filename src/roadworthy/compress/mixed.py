@@ -10,7 +10,7 @@ from roadworthy.compress.quantize import Compressed, Plan
 from roadworthy.compress.select import compress_best
 from roadworthy.compress.sensitivity import sensitivity
 from roadworthy.core.batches import Labels
-from roadworthy.core.padding import in_batches
+from roadworthy.core.padding import choices, in_batches
 from roadworthy.core.predict import Inputs
 from roadworthy.errors import BadInput
 
@@ -40,13 +40,13 @@ def compress_within(
     answers = labels[judging].to(images.device)
     judging = judging.to(images.device)
     seen, unseen = images[~judging], images[judging]
-    outputs = in_batches(graph, unseen)
+    outputs = choices(in_batches(graph, unseen), unseen)
     if outputs.shape[-1] == 1:
         raise BadInput(
             "--max-drop given to a model that answers one number, which has no accuracy to lose; "
             "leave it out"
         )
-    wanted = outputs.argmax(1)
+    wanted = outputs.argmax(-1)
     order = sensitivity(graph, seen, plan)
 
     def attempt(count: int) -> tuple[float, Compressed]:
@@ -55,7 +55,8 @@ def compress_within(
         done = compress_best(graph, seen, chosen, replace(run, attempt=f"raised{count}-"))
         done.facts["raised_to_8bit"] = list(raised)
         done.facts["sensitivity"] = order
-        return _drop(in_batches(done.module, unseen).argmax(1), wanted, answers), done
+        said = choices(in_batches(done.module, unseen), unseen).argmax(-1)
+        return _drop(said, wanted, answers), done
 
     low, high = 0, len(order)
     drop, best = attempt(0)

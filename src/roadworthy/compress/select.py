@@ -11,7 +11,7 @@ from roadworthy.compress.engine import Run
 from roadworthy.compress.methods import Method
 from roadworthy.compress.quantize import Compressed, Plan, compress
 from roadworthy.compress.shift import scalable
-from roadworthy.core.padding import in_batches
+from roadworthy.core.padding import choices, in_batches
 from roadworthy.core.predict import Inputs
 
 HELD_OUT = 8
@@ -33,12 +33,12 @@ def compress_best(graph: fx.GraphModule, images: Inputs, plan: Plan, run: Run) -
     what = "--method auto" if plan.method.candidates else "--tries"
     judging = held_out(len(images), HELD_OUT, what).to(images.device)
     seen, unseen = images[~judging], images[judging]
-    wanted = in_batches(graph, unseen)
+    wanted = choices(in_batches(graph, unseen), unseen)
     best: Compressed | None = None
     rows: list[dict[str, Any]] = []
     for trial in trials:
         done = compress(graph, seen, trial.plan, trial.run)
-        kl = divergence(wanted, in_batches(done.module, unseen))
+        kl = divergence(wanted, choices(in_batches(done.module, unseen), unseen))
         if best is None or kl < min(row["kl"] for row in rows):
             best = done
         rows.append({**trial.told, "kl": kl})

@@ -10,7 +10,7 @@ from roadworthy.compress.divergence import divergence
 from roadworthy.compress.engine import Task, calibrate, prepare, whole_model
 from roadworthy.compress.place import Layer
 from roadworthy.compress.quantize import Plan
-from roadworthy.core.padding import in_batches
+from roadworthy.core.padding import choices, in_batches
 from roadworthy.core.predict import Inputs
 from roadworthy.core.progress import track
 
@@ -29,7 +29,7 @@ def sensitivity(graph: fx.GraphModule, images: Inputs, plan: Plan) -> list[dict[
         module.to(images.device)
     calibrate(task, images, plan.method, plan.backend)
     model, shown = whole_model(task), images[:IMAGES]
-    wanted = in_batches(graph, shown)
+    wanted = choices(in_batches(graph, shown), shown)
     layers = task.quantizers.layers
     costs = [
         {"layer": layer.name, "kl": _cost(task, layer, model, shown, wanted)}
@@ -42,4 +42,4 @@ def _cost(task: Task, layer: Layer, model: fx.GraphModule, images: Tensor, wante
     on = {layer.weight, *layer.inputs}
     for name, module in task.quantizers.modules.items():
         set_enabled(module, name in on)
-    return divergence(wanted, in_batches(model, images))
+    return divergence(wanted, choices(in_batches(model, images), images))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from roadworthy.core.data import Dataset
+from roadworthy.core.data import Dataset, check_pairs
 from roadworthy.core.inputs import Stages, tensor_of
 from roadworthy.core.predict import Inputs
 from roadworthy.core.progress import track
@@ -47,6 +47,8 @@ class Batches:
                 f"{dataset.spec} holds {dataset.things} and the model reads {read}; give data or a "
                 "model of the other kind"
             )
+        if isinstance(preprocess, TextInput) and preprocess.cut == "second":
+            check_pairs(dataset)
         self.skipped: list[str] = []
         self._dataset, self._preprocess, self._size = dataset, preprocess, batch_size
         self._skip_bad, self._progress = skip_bad, progress

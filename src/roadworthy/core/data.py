@@ -46,7 +46,7 @@ from roadworthy.core.sources import (
     open_listed,
     open_npz,
 )
-from roadworthy.core.text_data import Texts, Told, open_texts
+from roadworthy.core.text_data import BETWEEN, Texts, Told, open_texts
 from roadworthy.errors import BadData
 
 Task = Literal["classification", "detection", "instances", "text", "segmentation", "depth"]
@@ -241,6 +241,15 @@ def check_labels(dataset: Dataset, outputs: int) -> None:
         raise BadData(
             f"{dataset.spec} has class id {highest} and the model {outputs} outputs; 0 to "
             f"{outputs - 1} are allowed"
+        )
+
+
+def check_pairs(dataset: Dataset) -> None:
+    """Raise BadData unless texts are pairs of a question and a context."""
+    if isinstance(dataset.source, Texts) and BETWEEN not in dataset.source.texts[0]:
+        raise BadData(
+            f"{dataset.spec} names one column of texts and the model finds answers in a context; "
+            "name both, text=QUESTION,CONTEXT"
         )
 
 

@@ -3,8 +3,9 @@
 import logging
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -15,9 +16,13 @@ from roadworthy.core.checkpoints import load_strictly, read_weights
 from roadworthy.core.embeddings import HfEmbedding, embeds, longest, pooled_of
 from roadworthy.core.generation import HfAnswers
 from roadworthy.core.inputs import Stages
+from roadworthy.core.spans import HfSpans
 from roadworthy.core.specs import Checkpoint, HfSpec, Pretrained, Weights, parse_model_spec
 from roadworthy.core.texts import of_folder
 from roadworthy.errors import BadModel
+
+Words = Literal["texts", "spans"]
+"""What a text is answered by, where labels are such answers."""
 
 
 class HfLogits(nn.Module):
@@ -59,9 +64,15 @@ def load_hf(spec: HfSpec) -> tuple[nn.Module, Stages | None]:
         module = _weights(spec.name, spec.weights, transformers.AutoModel, ("pooler.",))
         stages = of_folder(spec.name, longest(spec.name, positions))
         return HfEmbedding(module, pooled_of(spec.name)), stages
-    if _answers(config):
-        module = _weights(spec.name, spec.weights, transformers.AutoModelForSeq2SeqLM)
-        return HfAnswers(module), of_folder(spec.name, positions)
+    match _says(config):
+        case "texts":
+            module = _weights(spec.name, spec.weights, transformers.AutoModelForSeq2SeqLM)
+            return HfAnswers(module), of_folder(spec.name, positions)
+        case "spans":
+            module = _weights(spec.name, spec.weights, transformers.AutoModelForQuestionAnswering)
+            return HfSpans(module), replace(of_folder(spec.name, positions), cut="second")
+        case None:
+            pass
     if not any("ForSequenceClassification" in kind for kind in kinds):
         module = _weights(spec.name, spec.weights, transformers.AutoModelForImageClassification)
         return HfLogits(module), metadata.of_hf(spec.name)
@@ -69,14 +80,17 @@ def load_hf(spec: HfSpec) -> tuple[nn.Module, Stages | None]:
     return HfText(module), of_folder(spec.name, positions)
 
 
-def answers_texts(name: str) -> bool:
-    """Whether a folder or hub id is an encoder-decoder, which answers texts by texts."""
-    return _answers(_config(name))
+def says_words(name: str) -> Words | None:
+    """Whether a folder or hub id answers by words of its own, as an encoder-decoder does, or by
+    passages of a context."""
+    return _says(_config(name))
 
 
-def _answers(config: Any) -> bool:
-    kinds = config.architectures or ()
-    return config.is_encoder_decoder and any("ForConditionalGeneration" in kind for kind in kinds)
+def _says(config: Any) -> Words | None:
+    kinds = " ".join(config.architectures or ())
+    if config.is_encoder_decoder and "ForConditionalGeneration" in kinds:
+        return "texts"
+    return "spans" if "ForQuestionAnswering" in kinds else None
 
 
 def _config(name: str) -> Any:

@@ -21,6 +21,7 @@ from roadworthy.core.hf import load_hf
 from roadworthy.core.images import Preprocess, preprocess_from
 from roadworthy.core.inputs import Stages
 from roadworthy.core.inputs import preprocess_from as preprocess_of_any
+from roadworthy.core.spans import HfSpans
 from roadworthy.core.specs import (
     Checkpoint,
     HfSpec,
@@ -37,7 +38,7 @@ from roadworthy.core.specs import (
 from roadworthy.core.texts import TextInput, check_vocabulary
 from roadworthy.errors import BadModel
 
-Says = Literal["scores", "embeddings", "texts"]
+Says = Literal["scores", "spans", "embeddings", "texts"]
 
 
 def check_says(says: Says, model: object) -> None:
@@ -45,9 +46,9 @@ def check_says(says: Says, model: object) -> None:
     match says:
         case "scores":
             return
-        case "texts":
+        case "texts" | "spans":
             raise BadModel(
-                f"{model} answers texts; the road test judges classes: give a classifier, or take "
+                f"{model} answers {says}; the road test judges classes: give a classifier, or take "
                 "`evaluate`"
             )
         case "embeddings":
@@ -95,6 +96,8 @@ class LoadedModel:
         """What it answers."""
         if self.embeds:
             return "embeddings"
+        if isinstance(self.module, HfSpans):
+            return "spans"
         return "scores" if self.answers is None else "texts"
 
     @property

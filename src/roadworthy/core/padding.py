@@ -16,6 +16,8 @@ from roadworthy.core.predict import Inputs, answered
 
 ENCODED, DECODED = 1, 3
 """Rows of the masks of texts, and of their answers."""
+IMPOSSIBLE = -1e9
+"""A logit of no probability, whose differences are none."""
 
 
 def text_mask(inputs: Tensor, row: int = ENCODED) -> Bool[Tensor, "b t"] | None:
@@ -42,6 +44,17 @@ def at_asked(answers: Float[Tensor, " b *s"], inputs: Tensor) -> Float[Tensor, "
     if inputs.is_floating_point() or answers.ndim != 3:
         return answers
     return answers[inputs[:, DECODED if answered(inputs) else ENCODED].bool()]
+
+
+def choices(answers: Float[Tensor, " m *k"], inputs: Inputs) -> Float[Tensor, " n *c"]:
+    """Answers of `in_batches` with what is chosen from on the last axis: the classes, or, where
+    each token of texts is answered, the tokens of a text ``[n k t]``, `IMPOSSIBLE` at padding."""
+    mask = text_mask(inputs)
+    if mask is None or answered(inputs) or len(answers) in (len(inputs), 0):
+        return answers
+    placed = answers.new_full((*mask.shape, answers.shape[-1]), IMPOSSIBLE)
+    placed[mask] = answers
+    return placed.transpose(1, 2)
 
 
 def cut(rows: Tensor, length: int) -> Tensor:

@@ -65,10 +65,9 @@ class TorchPredictor:
 
     def __call__(self, images: Inputs) -> Float[Tensor, " b *k"]:
         """Logits of a batch; BadModel where the module answers anything but ``[b k]``, or
-        ``[b t k]`` where texts are answered by texts."""
+        ``[b t k]`` where each token of texts is answered."""
         logits = self._answer(images.to(self._device))
-        axes = 3 if answered(images) else 2
-        if not isinstance(logits, Tensor) or logits.ndim != axes or len(logits) != len(images):
+        if not isinstance(logits, Tensor) or not _fits(logits, images):
             shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise BadModel(
                 f"{self.name} answers {shape} where a classifier answers [batch, classes] for a "
@@ -82,6 +81,13 @@ class TorchPredictor:
                 return self._module(images)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise BadModel(f"{self.name} {failure(images, error)}") from error
+
+
+def _fits(logits: Tensor, given: Inputs) -> bool:
+    """Whether a batch is answered one by one, or, of texts, token by token."""
+    by_token = not given.is_floating_point() and logits.shape[1:2] == given.shape[2:]
+    axes = (3,) if answered(given) else (2, 3) if by_token else (2,)
+    return logits.ndim in axes and len(logits) == len(given)
 
 
 def failure(given: Inputs, error: Exception) -> str:

@@ -26,7 +26,9 @@ Kind = Literal["fast", "slow"]
 Casing = Literal["as-is", "lower", "upper", "capital", "cased"]
 Truncation = Literal["right", "left"]
 Padding = Literal["right", "left", "longest"]
+Cut = Literal["longest", "second"]
 Tokens = NDArray[np.int64]
+Places = NDArray[np.int64]
 
 USED = 0.9
 """Share of a table's rows that its own tokenizer uses at least."""
@@ -38,6 +40,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "casing": get_args(Casing),
     "truncation": get_args(Truncation),
     "padding": get_args(Padding),
+    "cut": get_args(Cut),
 }
 """What a stage that is a choice allows."""
 
@@ -55,6 +58,8 @@ class TextInput:
         padding: the end that is filled up to `length`; ``longest`` fills the right end of a batch
             up to the longest text in it.
         length: tokens of an input at most, special ones included.
+        cut: the text of a pair that is truncated, the ``longest`` or the ``second``, so that a
+            question about a context stays whole.
     """
 
     files: str
@@ -63,6 +68,7 @@ class TextInput:
     truncation: Truncation = "right"
     padding: Padding = "right"
     length: int = 128
+    cut: Cut = "longest"
 
     def __post_init__(self) -> None:
         _check_length(self.length)
@@ -77,13 +83,31 @@ class TextInput:
 
     def tokens(self, texts: tuple[str, ...]) -> Tokens:
         """Ids, attention mask and types ``[r t]``, padded to `length`."""
-        told = _loaded(self)(
-            *(_cased(text, self.casing) for text in texts),
-            truncation=True,
-            max_length=self.length,
-            padding="max_length",
-        )
+        told = self._told(texts)
         return np.array([told[row] for row in _ROWS if row in told], np.int64)
+
+    def places(self, texts: tuple[str, ...]) -> Places:
+        """First character of every token in the second text, and the one behind its last
+        ``[t 2]``; -1 where it is no token of it."""
+        if self.tokenizer == "slow":
+            raise BadPreprocess(
+                "tokenizer slow given to a model that finds answers in a context; the fast one "
+                "alone says where tokens are: leave it out"
+            )
+        told = self._told(texts, return_offsets_mapping=True)
+        own = np.array([part == 1 for part in told.sequence_ids(0)])
+        return np.where(own[:, None], np.array(told["offset_mapping"], np.int64), -1)
+
+    def _told(self, texts: tuple[str, ...], **more: bool) -> Any:
+        cased = [_cased(text, self.casing) for text in texts]
+        try:
+            return _loaded(self)(*cased, **_cut_to(self), **more)
+        except Exception as error:  # the Rust library has no exception of its own for this
+            if "Truncation error" not in str(error):
+                raise
+            raise BadData(
+                f"question {texts[0][:40]!r} leaves no room for its context in {self.length} tokens"
+            ) from error
 
     def __call__(self, texts: tuple[str, ...]) -> Int[Tensor, "r t"]:
         """The tensor of a text."""
@@ -206,8 +230,13 @@ def _loaded(stages: TextInput) -> Any:
     if made.pad_token is None:
         raise BadPreprocess(f"the tokenizer of {stages.files} has no padding token; give it one")
     # The first call sets that state; later ones, on many threads, find it as they want it.
-    made("", truncation=True, max_length=stages.length, padding="max_length")
+    made("", **_cut_to(stages))
     return made
+
+
+def _cut_to(stages: TextInput) -> dict[str, Any]:
+    which = "only_second" if stages.cut == "second" else True
+    return {"truncation": which, "max_length": stages.length, "padding": "max_length"}
 
 
 def _opened(files: str, fast: bool) -> Any:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from roadworthy.core.embeddings import cosines
+from roadworthy.core.padding import choices
 from roadworthy.core.predict import Inputs, OneOfMany, Predictor, predict
 from roadworthy.core.scores import explained
 from roadworthy.deploy.inspect import first_break
@@ -18,8 +19,9 @@ AGREEMENT = 0.995
 
 @dataclass(frozen=True)
 class Parity:
-    """Simulated against deployed: share of equal top-1, of embeddings their mean cosine, of one
-    number the share of its variance that is explained; largest and mean difference."""
+    """Simulated against deployed: share of equal top-1, of answers found in texts that of equal
+    ends, of embeddings their mean cosine, of one number the share of its variance that is
+    explained; largest and mean difference."""
 
     agreement: float
     max_abs: float
@@ -32,9 +34,14 @@ class Parity:
 
 
 def compare(
-    simulated: Float[Tensor, "n k"], deployed: Float[Tensor, "m k"], embeds: bool = False
+    simulated: Float[Tensor, "n k"],
+    deployed: Float[Tensor, "m k"],
+    embeds: bool = False,
+    texts: Inputs | None = None,
 ) -> Parity:
     """Parity of two sets of logits, or of embeddings, of the same images.
+
+    `texts` are needed where each of their tokens is answered.
 
     >>> import torch
     >>> compare(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[0.5, 1.0], [0.0, 1.0]]))
@@ -51,8 +58,15 @@ def compare(
     elif simulated.shape[1] == 1:
         agreed = explained(simulated, deployed)
     else:
-        agreed = float((simulated.argmax(1) == deployed.argmax(1)).float().mean())
+        return _same_choices(simulated, deployed, gap, texts)
     return Parity(agreed, float(gap.max()), float(gap.mean()), len(simulated))
+
+
+def _same_choices(a: Tensor, b: Tensor, gap: Tensor, texts: Inputs | None) -> Parity:
+    chosen = (each if texts is None else choices(each, texts) for each in (a, b))
+    first, second = (each.argmax(-1).reshape(len(each), -1) for each in chosen)
+    agreed = float((first == second).all(1).float().mean())
+    return Parity(agreed, float(gap.max()), float(gap.mean()), len(first))
 
 
 def parity(simulated: Predictor, deployed: Predictor, images: Iterable[OneOfMany]) -> Parity:

@@ -21,6 +21,7 @@ METRICS = {
     "rmse": "RMSE",
     "pearson": "Pearson correlation",
     "cosine": "cosine to float",
+    "f1": "F1 of answers",
 }
 
 

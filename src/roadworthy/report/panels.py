@@ -13,7 +13,12 @@ from roadworthy.report.facts import GATE, Facts, judged
 from roadworthy.report.tree import Tree, read_json
 
 FORMS = {"float": "float model", "simulated": "quantized, simulated", "deployed": "deployed file"}
-OTHERS = {"f1": "F1", "matthews": "Matthews' coefficient", "spearman": "Spearman correlation"}
+OTHERS = {
+    "f1": "F1",
+    "matthews": "Matthews' coefficient",
+    "spearman": "Spearman correlation",
+    "exact_match": "exact match",
+}
 DOTS = 300
 
 
