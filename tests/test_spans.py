@@ -232,9 +232,10 @@ def test_bad_questions_are_told_in_one_line(
     said: str,
 ) -> None:
     lines = (place / "asked.tsv").read_text().splitlines()
-    row = data.pop("row", None)
+    row = data.get("row")
     (tmp_path / "asked.tsv").write_text("\n".join([lines[0], row, *lines[2:]] if row else lines))
-    given, out = spec(tmp_path, **data), str(tmp_path / "out")
+    columns = {key: value for key, value in data.items() if key != "row"}
+    given, out = spec(tmp_path, **columns), str(tmp_path / "out")
     asked = {"evaluate": ["--data", given], "quantize": ["--data", spec(place), "--eval", given]}
     assert main([command, f"hf:{place}/bert", *asked[command], "--out", out]) == 2
     found = capsys.readouterr().err.strip()
