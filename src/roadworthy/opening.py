@@ -34,7 +34,7 @@ def open_predictor(
     """
     path = onnx_file(model)
     if path is not None:
-        chosen = preprocess_from(preprocess, recorded_preprocess(path))
+        chosen = preprocess_from(preprocess, recorded_preprocess(check_onnx(path)))
         return _runtime(path), chosen
     loaded = load_model(model).scoring()
     return TorchPredictor(loaded.module, model, device), loaded.chosen(preprocess)
