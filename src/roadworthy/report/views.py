@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -157,8 +158,21 @@ def _runtime(tree: Tree) -> str:
     return ", ".join(parts)
 
 
+_OP = re.compile(r"(?:aten\.)?(?P<name>\w+?)(?:\.\w+)?(?: x(?P<n>\d{1,9}))?")
+"""An operator as records name it, ``add.Tensor x32``: which of its overloads ran says little."""
+
+
 def _counted(ops: Sequence[str]) -> tuple[str, ...]:
-    return tuple(f"{op} ×{n}" if n > 1 else op for op, n in Counter(ops).most_common())
+    """Operators with how often they occur, the most frequent first.
+
+    >>> _counted(["to.device x1", "add.Tensor x3", "to.dtype x1", "aten.__and__.Tensor"])
+    ('add ×3', 'to ×2', 'and')
+    """
+    found = Counter[str]()
+    for op in ops:
+        known = _OP.fullmatch(op)
+        found[known["name"].strip("_") if known else op] += int(known["n"] or 1) if known else 1
+    return tuple(f"{op} ×{n}" if n > 1 else op for op, n in found.most_common())
 
 
 def _origins(tree: Tree) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
