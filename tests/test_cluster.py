@@ -97,11 +97,7 @@ def test_two_workers_and_one_process_find_the_same(place: Path, two_workers: Non
 
 
 @needs_ray
-def test_a_module_goes_to_the_workers_and_arrays_come_back(
-    place: Path, two_workers: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # One part starts one worker, which imports torch for seconds; that two agree is tested above.
-    monkeypatch.setattr("roadworthy.noise.sweep.SHARD", 32)
+def test_a_module_goes_to_the_workers_and_arrays_come_back(place: Path, two_workers: None) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(768, 3)).eval()
     road = RoadChoice(f"imagefolder:{place}/photos", str(place / "spec.yaml"), device="cpu")

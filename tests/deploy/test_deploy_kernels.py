@@ -26,7 +26,7 @@ Exported = tuple[Callable[[], nn.Module], tuple[int, int], fx.GraphModule, Path]
 
 def vit() -> nn.Module:
     return timm.create_model(
-        "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=3, num_classes=10
+        "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=6, num_classes=10
     )
 
 
