@@ -26,7 +26,7 @@ from ptq_peers import Job, Peer, finished, run
 
 from roadworthy.core.batches import load_tensor
 from roadworthy.core.data import load_data
-from roadworthy.core.metrics import correct, paired_bootstrap
+from roadworthy.core.metrics import correct
 from roadworthy.core.models import load_model
 from roadworthy.core.padding import in_batches
 from roadworthy.core.predict import TorchPredictor
@@ -134,6 +134,14 @@ def told(job: Job) -> str:
     return f"{job.peer.name.removeprefix('text_')} {job.method}"
 
 
+def interval(gains: torch.Tensor, resamples: int = 10_000) -> torch.Tensor:
+    """Mean over sentences [n], its 95 % bootstrap interval; a sentence's seeds stay together."""
+    random = torch.Generator().manual_seed(0)
+    drawn = torch.randint(len(gains), (resamples, len(gains)), generator=random)
+    means = gains[drawn].mean(1)
+    return torch.cat([gains.mean()[None], means.quantile(torch.tensor([0.025, 0.975]).double())])
+
+
 class Judge:
     """The sentences' labels and float logits, and the cells' logits."""
 
@@ -147,7 +155,7 @@ class Judge:
             return torch.from_numpy(store["logits"])
 
     def row(self, runs: list[tuple[Job, Result]], against: list[Job]) -> str:
-        """Means over seeds; accuracy against `against` on the same sentences, seeds joined."""
+        """Means over seeds; differences from `against` on the same sentences and seeds."""
         name = told(runs[0][0])
         good = [(job, found) for job, found in runs if "cpu_s" in found]
         if not good:
@@ -160,21 +168,24 @@ class Judge:
         size, cpu = (np.mean([found[k] for _, found in good]) for k in ("mebibytes", "cpu_s"))
         raced = [found["fp32_ms"] / found["ms"] for _, found in good if "ms" in found]
         speed = f"{np.mean(raced):.2f}" if raced else "-"
+        paired = self.paired([job for job, _ in good], against)
         return (
-            f"| {name} | {np.mean(right):.2f} ±{np.std(right):.2f} / {100 * same:.1f} / {error:.4f}"
-            f" | {self.paired(logits, against)} | {size:.1f} | {cpu:.0f} | {speed} |"
+            f"| {name} ({len(good)}) | {np.mean(right):.2f} ±{np.std(right):.2f} / {100 * same:.1f}"
+            f" / {error:.4f} | {paired} | {size:.1f} | {cpu:.0f} | {speed} |"
         )
 
-    def paired(self, logits: list[torch.Tensor], against: list[Job]) -> str:
+    def paired(self, theirs: list[Job], against: list[Job]) -> str:
         """Points that `against` is more often right and as the float model says."""
-        ours = [self.logits(job) for job in against][: len(logits)]
-        if len(ours) < len(logits):
+        ours = {job.seed: job for job in against}
+        seeds = [job for job in theirs if job.seed in ours]
+        if not seeds or theirs == against:
             return "- | -"
+        pairs = [(self.logits(job), self.logits(ours[job.seed])) for job in seeds]
         parts = []
         for truth in (self.labels, self.float.argmax(1)):
-            a, b = (torch.cat([correct(x, truth) for x in each]) for each in (logits, ours))
-            found = paired_bootstrap(a, b, seed=0)
-            parts.append("{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * v for v in found)))
+            gains = [correct(b, truth).double() - correct(a, truth).double() for a, b in pairs]
+            found = 100 * interval(torch.stack(gains).mean(0))
+            parts.append("{:+.2f} [{:+.2f}, {:+.2f}]".format(*found.tolist()))
         return " | ".join(parts)
 
     def table(self, column: str, ours: str, cells: list[tuple[Job, Result]]) -> str:
@@ -183,8 +194,8 @@ class Judge:
         reference = f"roadworthy {ours}"
         against = [job for job, found in here if told(job) == reference and "cpu_s" in found]
         lines = [
-            f"| {column.upper()} | right / agreement / logit error | {reference}: right more "
-            "often, points | agrees more often, points | MiB | CPU s | times fp32's speed |",
+            f"| {column.upper()} (seeds) | right / agreement / logit error | {reference}: right "
+            "more often, points | agrees more often, points | MiB | CPU s | times fp32's speed |",
             "|---" * 7 + "|",
         ]
         for name in dict.fromkeys(told(job) for job, _ in here):

@@ -92,22 +92,31 @@ def seconds(predict: Predict, given: Tokens) -> float:
     return time.perf_counter() - start
 
 
-def race(load: Load, cell: Cell, out: Path) -> Numbers:
-    """Milliseconds of the cell's model and of onnxruntime's float file, in turns on one text."""
+def race(load: Load, fast: Load | None, cell: Cell, out: Path) -> Numbers:
+    """Milliseconds of the cell's model and of onnxruntime's float file, in turns on one text, the
+    test sentences' first tokens. `drift`: what compiling changes, as squared error of the logits
+    over their variance on `ROUNDS` such texts."""
     rows = cell.array("test")
-    ids = rows[:, 0][rows[:, 1] == 1][None, :TOKENS]
-    text = dict(zip(NAMES, (ids, np.ones_like(ids), np.zeros_like(ids)), strict=True))
-    runs = (load(kept(cell, out)), onnx_load(cell.onnx))
+    ids = rows[:, 0][rows[:, 1] == 1][: ROUNDS * TOKENS].reshape(ROUNDS, 1, TOKENS)
+    texts = [dict(zip(NAMES, (i, np.ones_like(i), np.zeros_like(i)), strict=True)) for i in ids]
+    runs = ((fast or load)(kept(cell, out)), onnx_load(cell.onnx))
     for run in runs:
-        run(text)
-    rounds = np.array([[seconds(run, text) for run in runs] for _ in range(ROUNDS)])
+        run(texts[0])
+    rounds = np.array([[seconds(run, texts[0]) for run in runs] for _ in range(ROUNDS)])
     milliseconds = 1e3 * np.median(rounds, axis=0)
-    return {"ms": float(milliseconds[0]), "fp32_ms": float(milliseconds[1])}
+    found: Numbers = {"ms": float(milliseconds[0]), "fp32_ms": float(milliseconds[1])}
+    if fast:
+        plain, quick = (
+            np.concatenate([run(text) for text in texts])
+            for run in (load(kept(cell, out)), runs[0])
+        )
+        found["drift"] = float(np.square(plain - quick).mean() / plain.var())
+    return found
 
 
 def answer(
     quantize: Quantize, load: Load, packages: Sequence[str], fast: Load | None = None
 ) -> None:
     """Quantize and judge the text model, or time what was made, as the command line says."""
-    ways = {"judge": partial(judge, quantize, load), "race": partial(race, fast or load)}
+    ways = {"judge": partial(judge, quantize, load), "race": partial(race, load, fast)}
     print_cell(ways, packages)

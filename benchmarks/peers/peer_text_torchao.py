@@ -75,8 +75,7 @@ def quantizer(cell: Cell) -> Quantizer:
 
 def pt2e(cell: Cell, model: torch.nn.Module) -> torch.nn.Module:
     prepared = prepare_pt2e(exported(model).module(), quantizer(cell))
-    if cell.method != "pt2e-dynamic":
-        shown(prepared, cell)
+    shown(prepared, cell)  # the dynamic way needs it too: weights are observed in passing
     return move_exported_model_to_eval(convert_pt2e(prepared))
 
 
