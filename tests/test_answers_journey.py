@@ -21,6 +21,7 @@ from roadworthy.core.texts import TextInput
 from roadworthy.core.units import decoder_nodes
 from roadworthy.deploy.runtimes import OrtPredictor
 from roadworthy.judging_answers import written
+from roadworthy.wording import say
 
 LENGTH = 16
 
@@ -143,6 +144,8 @@ def test_the_decoder_is_what_depends_on_its_ids(model: HfAnswers, texts: Tensor)
 def test_the_record_tells_rouge_parity_and_distance_to_float(done: Path) -> None:
     told = json.loads((done / "run.json").read_text())
     assert told["parity"]["agreement"] >= 0.995
+    assert told["parity"]["measure"] == "token"
+    assert "deployed and simulated: same token on " in say("quantize", told)
     assert told["against_float"]["agreement"] > 0.8
     assert told["against_float"]["logit_error"] < 0.05
     for form in ("float", "deployed"):
@@ -231,7 +234,7 @@ def test_max_drop_counts_tokens_that_change(done: Path) -> None:
 def test_the_road_test_refuses_texts(
     place: Path, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = ["--data", f"text:{place}/pairs.tsv?text=document&label=summary"]
+    data = ["--data", f"text:{place}/pairs.tsv?text=document"]
     for model in (f"hf:{place}/bart", str(done)):
         capsys.readouterr()
         assert main(["noise", model, *data, "--out", str(tmp_path / "road")]) == 2

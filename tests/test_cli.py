@@ -169,11 +169,19 @@ def test_a_run_in_words() -> None:
     }
     assert say("quantize", record).splitlines() == [
         "metric     float 90.00 %, simulated 89.00 %, deployed 88.95 %",
-        "agreement  deployed is simulated on 99.90 % of 1000 images",
+        "agreement  deployed and simulated: same class on 99.9 % of 1000 images",
         "size       4.00 MiB -> 1.00 MiB",
         "speed      8.00 ms -> 3.50 ms",
         "written    out",
     ]
     assert say("quantize", {}) == ""
+    texts = {"config": {"data": "text:a.tsv?text=a"}}
+    for measure, told in (
+        ("cosine", "mean cosine 0.9960 over 9 texts"),
+        ("explained", "variance explained 99.6 % over 9 texts"),
+        ("token", "same token on 99.6 % of 9 tokens"),
+    ):
+        found = {**texts, "parity": {"agreement": 0.996, "n": 9, "measure": measure}}
+        assert say("quantize", found) == f"agreement  deployed and simulated: {told}"
     units = [{"name": "layer1.0", "layers": ["conv1", "conv2"]}, {"name": "fc", "layers": ["fc"]}]
     assert say("blocks", units).splitlines() == ["layer1.0  conv1, conv2", "fc        fc"]

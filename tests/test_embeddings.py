@@ -87,4 +87,5 @@ def test_an_encoder_is_quantized_and_judged_by_cosine_without_labels(place: Path
     assert metrics["float"]["value"] == pytest.approx(1.0)
     assert 0.9 < metrics["deployed"]["percentile_1"] <= metrics["deployed"]["value"] < 1.0
     assert metrics["parity"]["agreement"] >= 0.995
+    assert metrics["parity"]["measure"] == "cosine"
     assert main(["evaluate", str(place / "out"), "--data", f"{spec}&label=label"]) == 2

@@ -254,3 +254,14 @@ def test_too_few_images_to_judge_by_are_refused(
     few = ("--calib-size", "3", "--batch-size", "1")
     assert main(command(place, place / "few", *few, *more)) == 2
     assert "give at least" in capsys.readouterr().err
+    assert not (place / "few").exists()
+
+
+def test_a_refused_drop_leaves_what_was_learned_and_says_so(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ("--iterations", "1", "--calib-size", "64", "--bits", "w8a2", "--max-drop", "0")
+    assert main(command(place, place / "drop", *few)) == 2
+    said = capsys.readouterr().err
+    assert f"allow more; {place}/drop/.unfinished keeps what was learned for it, or give" in said
+    assert [path.name for path in (place / "drop").iterdir()] == [".unfinished"]

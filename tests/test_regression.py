@@ -93,6 +93,7 @@ def test_a_number_is_quantized_deployed_and_judged_by_correlation(
     assert metrics["float"]["value"] == pytest.approx(alone["value"], abs=1e-5)
     assert metrics["float"]["spearman"] == pytest.approx(alone["also"]["spearman"], abs=0.01)
     assert metrics["parity"]["agreement"] >= 0.995
+    assert metrics["parity"]["measure"] == "explained"
     assert 0.9 < metrics["against_float"]["correlation"] < 1
     assert metrics["deployed"]["value"] == pytest.approx(metrics["simulated"]["value"], abs=0.02)
     assert "Spearman correlation" in (out / "report.html").read_text()

@@ -158,7 +158,7 @@ def answers(predictor: Predictor, parts: Batches) -> tuple[Float[Tensor, " n *k"
     if not bool(joined.isfinite().all()):
         bad = int((~joined.isfinite()).flatten(1).any(1).sum())
         raise BadModel(
-            f"{predictor.name} answers NaN or infinite values for {bad} of {len(joined)} images; "
+            f"{predictor.name} answers NaN or infinite values for {bad} of {len(joined)} inputs; "
             "check the model and its preprocessing"
         )
     return joined, torch.cat(labels)

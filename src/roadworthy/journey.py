@@ -49,7 +49,7 @@ from roadworthy.core.inputs import Stages
 from roadworthy.core.models import load_model
 from roadworthy.core.padding import in_batches, shortened
 from roadworthy.core.predict import Inputs, OneOfMany, resolve_device
-from roadworthy.core.runs import RunRecord, output_folder, peak_memory_mb, write_atomically
+from roadworthy.core.runs import RunRecord, output_room, peak_memory_mb, write_atomically
 from roadworthy.core.texts import TextInput
 from roadworthy.core.units import partition
 from roadworthy.deploy.bias import snap_biases
@@ -161,16 +161,20 @@ def quantize_to_dir(request: QuantizeRequest, compress: Compress | None = None) 
 
     `compress` is another way to integers than the request's method alone.
     ``request.out`` then holds model.onnx, model.safetensors with quantization.json, run.json and
-    report.html.
+    report.html. What fails leaves in it at most the units that a next run need not learn again.
 
     Raises:
         BadInput: the model, the data or an option is not usable; the message says why.
         ParityError: the exported file disagrees with the simulation.
     """
+    with output_room(request.out, "quantize") as out:
+        return _quantize_into(out, request, compress)
+
+
+def _quantize_into(out: Path, request: QuantizeRequest, compress: Compress | None) -> RunRecord:
     from roadworthy.report import write_report
 
     start = time.perf_counter()
-    out = output_folder(request.out, "quantize")
     loaded = load_model(request.model)
     if request.scheme.max_drop is not None and loaded.embeds:
         loaded.scoring()

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from roadworthy.core.alike import alike, measure_of, things_of
+
 
 def say(command: str, result: Any) -> str:
     """Lines to print; none for the demo, which shows its own table.
@@ -33,7 +35,7 @@ def _evaluation(result: dict[str, Any]) -> str:
     show = _show(result["metric"])
     span = f"95 % interval {show(result['ci_low'])} to {show(result['ci_high'])}"
     skipped = f", {result['skipped']} unreadable left out" if result["skipped"] else ""
-    things = _things(result.get("data"))
+    things = things_of(result.get("data"))
     line = f"{result['metric']}  {show(result['value'])} of {result['n']} {things}"
     also = "".join(f"; {name} {value:.4f}" for name, value in result.get("also", {}).items())
     return f"{line} ({span}{skipped}){also}"
@@ -48,10 +50,6 @@ def _show(metric: str | None) -> Callable[[float], str]:
             return "{:.4f}".format
         case _:
             return _percent
-
-
-def _things(spec: object) -> str:
-    return "texts" if str(spec).startswith("text:") else "images"
 
 
 def _noise(result: dict[str, Any]) -> str:
@@ -110,7 +108,8 @@ def _run(result: dict[str, Any]) -> str:
 def _skipped(result: dict[str, Any]) -> str:
     sets = result.get("data") or {}
     count = sum(each.get("skipped", 0) for each in sets.values() if isinstance(each, dict))
-    return f"left out   {count} unreadable images" if count else ""
+    things = things_of((result.get("config") or {}).get("data"))
+    return f"left out   {count} unreadable {things}" if count else ""
 
 
 def _values(result: dict[str, Any]) -> str:
@@ -125,9 +124,10 @@ def _values(result: dict[str, Any]) -> str:
 
 def _parity(result: dict[str, Any]) -> str:
     match result.get("parity"):
-        case {"agreement": float() | int() as share, "n": int() as n}:
-            things = _things((result.get("config") or {}).get("data"))
-            return f"agreement  deployed is simulated on {_percent(share)} of {n} {things}"
+        case {"agreement": float() | int() as share, "n": int() as n} as told:
+            things = things_of((result.get("config") or {}).get("data"))
+            said = alike(measure_of(told.get("measure")), share, n, things)
+            return f"agreement  deployed and simulated: {said}"
         case _:
             return ""
 

@@ -71,6 +71,18 @@ def test_every_logit_is_the_runtimes(tmp_path: Path, bits: tuple[int, int]) -> N
     assert integers <= floats
 
 
+def test_weights_of_float_sums_are_widened_as_in_the_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, images = Inverted(12).eval(), torch.randn(16, 12, 8, 8)
+    plan = Plan(Mse(4, 8), backend("academic", 8), Widths(4, 8, ()))
+    module = compress(capture(net, images[:1]), images, plan).module
+    snap_biases(module)
+    export_onnx(module, images[:2], tmp_path / "model.onnx")
+    assert torch.equal(
+        IntegerPredictor(module)(images), OrtPredictor(tmp_path / "model.onnx")(images)
+    )
+
+
 class Sum(nn.Module):
     """A picture on a random grid and its transpose on another, added, on a third grid."""
 

@@ -68,7 +68,7 @@ def test_the_first_broken_operator_is_named(
 
 
 def test_the_message_tells_what_is_required(module: fx.GraphModule, path: Path) -> None:
-    with pytest.raises(ParityError, match=r"the file agrees .* 97.00% of 100 .* 99.5%"):
+    with pytest.raises(ParityError, match=r"same class on 97.0 % of 100 images .* 99.5 %"):
         assert_parity(Parity(0.97, 1.0, 0.1, 100), module, path, some_images(2))
 
 

@@ -59,7 +59,7 @@ def test_wilson_is_the_root_of_the_score_test(share: float) -> None:
         ),
         (
             {"parity": {"agreement": 1.0, "n": 20}},
-            "The deployed file agrees with the simulation on all 20 images.",
+            "Deployed and simulated: same class on all 20 images.",
         ),
     ],
 )

@@ -11,6 +11,7 @@ from roadworthy.compress.methods import Method
 from roadworthy.compress.ranges import activation_range, histogram, weight_range
 from roadworthy.compress.rounding import Table, WeightQuantizer
 from roadworthy.core.padding import tokens_of
+from roadworthy.core.predict import Inputs, things
 from roadworthy.errors import BadData, BadInput
 
 WORDS = 4096
@@ -80,15 +81,16 @@ def set_enabled(unit: nn.Module, enabled: bool) -> None:
         module.enabled = enabled
 
 
-def held_out(count: int, one_in: int, what: str) -> Tensor:
-    """Which of `count` calibration images judge and are not learned from, one in `one_in`.
+def held_out(inputs: Inputs, one_in: int, what: str) -> Tensor:
+    """Which of the calibration images judge and are not learned from, one in `one_in`.
 
     Raises:
         BadData: there are too few for even one; `what` is what they would judge.
     """
+    count = len(inputs)
     if count < one_in:
         raise BadData(
-            f"{count} calibration images given and one in {one_in} judges {what}; "
+            f"{count} calibration {things(inputs)} given and one in {one_in} judges {what}; "
             f"give at least {one_in}"
         )
     return torch.arange(count) % one_in == one_in - 1

@@ -11,7 +11,7 @@ from roadworthy.compress.select import compress_best
 from roadworthy.compress.sensitivity import sensitivity
 from roadworthy.core.batches import Labels
 from roadworthy.core.padding import choices, in_batches
-from roadworthy.core.predict import Inputs
+from roadworthy.core.predict import Inputs, things
 from roadworthy.errors import BadInput
 
 HELD_OUT = 4
@@ -36,7 +36,7 @@ def compress_within(
     Raises:
         BadInput: even all layers at 8 bits lose more.
     """
-    judging = held_out(len(images), HELD_OUT, "--max-drop")
+    judging = held_out(images, HELD_OUT, "--max-drop")
     answers = labels[judging].to(images.device)
     judging = judging.to(images.device)
     seen, unseen = images[~judging], images[judging]
@@ -64,9 +64,11 @@ def compress_within(
         return best
     drop, best = attempt(high)
     if drop > max_drop:
+        kept = run.finished.folder
+        told = f"; {kept} keeps what was learned for it" if kept and kept.is_dir() else ""
         raise BadInput(
             f"--max-drop {max_drop} given and all layers at 8 bits lose {drop:.2f} points on the "
-            "held-out calibration images; allow more or give more images"
+            f"held-out calibration {things(images)}; allow more{told}, or give more of them"
         )
     while high - low > 1:
         middle = (low + high) // 2

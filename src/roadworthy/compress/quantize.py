@@ -25,7 +25,7 @@ from roadworthy.compress.suppress import GammaMigration, Moved, suppress
 from roadworthy.compress.thresholds import Written, records
 from roadworthy.core.backends import Backend
 from roadworthy.core.padding import text_mask
-from roadworthy.core.predict import Inputs
+from roadworthy.core.predict import Inputs, things
 from roadworthy.errors import BadData, BadInput
 
 EDGES = 81
@@ -166,11 +166,10 @@ def augmented(images: Tensor, copies: int, seed: int) -> Tensor:
 
 def _check_images(images: Tensor, method: Method) -> None:
     needed = max((settings.batch_size for settings in method.passes), default=1)
-    things = "images" if images.is_floating_point() else "texts"
     if len(images) < needed:
         raise BadData(
-            f"{len(images)} calibration {things} given and a step draws {needed}; "
-            f"give more {things} or a smaller --batch-size"
+            f"{len(images)} calibration {things(images)} given and a step draws {needed}; "
+            f"give more {things(images)} or a smaller --batch-size"
         )
     mask = text_mask(images)
     if mask is not None and not bool(mask.any(1).all()):

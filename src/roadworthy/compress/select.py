@@ -31,7 +31,7 @@ def compress_best(graph: fx.GraphModule, images: Inputs, plan: Plan, run: Run) -
     if not trials:
         return compress(graph, images, plan, run)
     what = "--method auto" if plan.method.candidates else "--tries"
-    judging = held_out(len(images), HELD_OUT, what).to(images.device)
+    judging = held_out(images, HELD_OUT, what).to(images.device)
     seen, unseen = images[~judging], images[judging]
     wanted = choices(in_batches(graph, unseen), unseen)
     best: Compressed | None = None

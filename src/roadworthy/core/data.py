@@ -132,7 +132,9 @@ class Dataset:
         For one seed a smaller subset is the beginning of a larger one.
         """
         if not 1 <= n <= len(self):
-            raise BadData(f"{n} images asked of {self.spec}, which has {len(self)}; 1 to that many")
+            raise BadData(
+                f"{n} {self.things} asked of {self.spec}, which has {len(self)}; 1 to that many"
+            )
         order = np.random.default_rng(seed).permutation(len(self)).tolist()
         if stratified:
             order = _in_turns(order, [self.label(i) for i in range(len(self))])

@@ -36,6 +36,15 @@ def answered(inputs: Tensor) -> bool:
     return not inputs.is_floating_point() and inputs.shape[1] == _ANSWERED
 
 
+def things(inputs: Tensor) -> str:
+    """What there are several of in a batch.
+
+    >>> things(torch.zeros(1, 2, 8, dtype=torch.int64))
+    'texts'
+    """
+    return "images" if inputs.is_floating_point() else "texts"
+
+
 def resolve_device(device: str) -> torch.device:
     """The device that ``cpu``, ``cuda`` or ``auto`` (CUDA where there is one) stands for.
 

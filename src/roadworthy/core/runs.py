@@ -128,6 +128,27 @@ def output_folder(out: Path, command: str | None = None) -> Path:
     return out
 
 
+@contextmanager
+def output_room(out: Path, command: str) -> Generator[Path]:
+    """`output_folder`, gone again where the block fails and it was made for it and is empty.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp()) / "out"
+    >>> with suppress(BadInput), output_room(folder, "quantize"):
+    ...     raise BadInput("no")
+    >>> folder.exists()
+    False
+    """
+    there = out.is_dir()
+    try:
+        yield output_folder(out, command)
+    except BaseException:
+        if not there:
+            with suppress(OSError):  # it is not empty: what a next run goes on with
+                out.rmdir()
+        raise
+
+
 @dataclass(frozen=True)
 class RunRecord:
     """One run, complete enough to be repeated and compared.

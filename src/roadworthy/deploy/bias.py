@@ -71,7 +71,8 @@ def weight_step(module: fx.GraphModule, node: fx.Node, source: fx.Node) -> Tenso
     offsets = _value(module, zero).expand(numbers.shape[int(cast(int, axis))]).numpy()
     shape = [-1] + [1] * (numbers.ndim - 1)
     centred = numbers.numpy().astype(np.int32) - offsets.astype(np.int32).reshape(shape)
-    low, high = (int(cast(int, end)) for end in source.args[3:5])
+    ends = source.args[3:5] if source.target is ops.fake_quantize.default else (0, 255)
+    low, high = (int(cast(int, end)) for end in ends)
     groups = int(cast(int, node.args[6])) if len(node.args) > 6 else 1
     depthwise = numbers.ndim == 4 and groups == len(numbers) and numbers.shape[1] == 1
     meeting = Meeting(high + 128 if low < 0 else high, depthwise)

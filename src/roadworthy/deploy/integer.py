@@ -115,7 +115,7 @@ class Integers(fx.Interpreter):
             case aten.matmul.default if self._integers(n):
                 return self._product_of_codes(n, *arguments)
             case aten.conv2d.default if _only_added(n):
-                self.waiting[n] = Call(n.target, arguments)
+                self.waiting[n] = Call(n.target, self._as_stored(n, arguments))
                 return arguments[0]  # nobody reads it: the sum takes what is waiting
             case aten.add.Tensor if not self.waiting.keys().isdisjoint(n.all_input_nodes):
                 given = zip(cast("tuple[fx.Node, ...]", n.args), arguments, strict=True)
@@ -135,7 +135,7 @@ class Integers(fx.Interpreter):
                 moved = call(found.centred, *arguments[1:], **keywords)
                 self.codes[n] = replace(found, centred=moved)
             case _ if n.target in ROUNDED_DIFFERENTLY:
-                return self.kernels.run(Call(n.target, arguments, keywords))
+                return self.kernels.run(Call(n.target, self._as_stored(n, arguments), keywords))
             case _:
                 pass
         return call(*arguments, **keywords)
@@ -197,6 +197,16 @@ class Integers(fx.Interpreter):
 
         self.sums[n] = Sum(onto)
         return total * both
+
+    def _as_stored(self, n: fx.Node, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What an operator is computed from in floats, with its weight as the file widens it: a
+        finer step times larger codes differs in the last bit unless the factor is a power of 2."""
+        weight = n.args[1] if n.target in (aten.conv2d.default, aten.linear.default) else None
+        if not isinstance(weight, fx.Node) or weight.target is not ops.dequantize.default:
+            return arguments
+        centred, scale = self._weight(n)
+        shape = [-1] + [1] * (centred.ndim - 1)
+        return (arguments[0], centred * scale.view(shape), *arguments[2:])
 
     def _weight(self, n: fx.Node) -> tuple[Tensor, Tensor]:
         """Centred codes and scale ``[c]`` of a weight as the file widens them."""

@@ -3,13 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from roadworthy.core.alike import Measure, alike, shown
 from roadworthy.core.embeddings import cosines
 from roadworthy.core.padding import choices
-from roadworthy.core.predict import Inputs, OneOfMany, Predictor, predict
+from roadworthy.core.predict import Inputs, OneOfMany, Predictor, answered, predict, things
 from roadworthy.core.scores import explained
 from roadworthy.deploy.inspect import first_break
 from roadworthy.errors import BadData, ParityError
@@ -19,16 +21,15 @@ AGREEMENT = 0.995
 
 @dataclass(frozen=True)
 class Parity:
-    """Simulated against deployed: share of equal top-1, of answers found in texts that of equal
-    ends, of embeddings their mean cosine, of one number the share of its variance that is
-    explained; largest and mean difference."""
+    """Simulated against deployed: agreement as `measure` has it, largest and mean difference."""
 
     agreement: float
     max_abs: float
     mean_abs: float
     n: int
+    measure: Measure = "class"
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, Any]:
         """The numbers for ``run.json``."""
         return asdict(self)
 
@@ -45,7 +46,7 @@ def compare(
 
     >>> import torch
     >>> compare(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[0.5, 1.0], [0.0, 1.0]]))
-    Parity(agreement=0.5, max_abs=1.0, mean_abs=0.625, n=2)
+    Parity(agreement=0.5, max_abs=1.0, mean_abs=0.625, n=2, measure='class')
     """
     if simulated.shape != deployed.shape or not len(simulated):
         raise BadData(
@@ -53,20 +54,21 @@ def compare(
             "needs the same images, at least one, through both models"
         )
     gap = (simulated - deployed).abs()
+    numbers = (float(gap.max()), float(gap.mean()), len(simulated))
     if embeds:
-        agreed = float(cosines(simulated, deployed).mean())
-    elif simulated.shape[1] == 1:
-        agreed = explained(simulated, deployed)
-    else:
-        return _same_choices(simulated, deployed, gap, texts)
-    return Parity(agreed, float(gap.max()), float(gap.mean()), len(simulated))
+        return Parity(float(cosines(simulated, deployed).mean()), *numbers, "cosine")
+    if simulated.shape[1] == 1:
+        return Parity(explained(simulated, deployed), *numbers, "explained")
+    return _same_choices(simulated, deployed, gap, texts)
 
 
 def _same_choices(a: Tensor, b: Tensor, gap: Tensor, texts: Inputs | None) -> Parity:
     chosen = (each if texts is None else choices(each, texts) for each in (a, b))
     first, second = (each.argmax(-1).reshape(len(each), -1) for each in chosen)
     agreed = float((first == second).all(1).float().mean())
-    return Parity(agreed, float(gap.max()), float(gap.mean()), len(first))
+    by_token = texts is not None and answered(texts)
+    measure = "token" if by_token else "class" if len(first) == len(a) else "span"
+    return Parity(agreed, float(gap.max()), float(gap.mean()), len(first), measure)
 
 
 def parity(simulated: Predictor, deployed: Predictor, images: Iterable[OneOfMany]) -> Parity:
@@ -90,8 +92,9 @@ def assert_parity(
         return
     place = first_break(module, path, images)
     where = "no single operator stands out" if place is None else f"first break at {place}"
+    told = alike(found.measure, found.agreement, found.n, things(images))
     raise ParityError(
-        f"the file agrees with the simulated model on {found.agreement:.2%} of {found.n} images "
-        f"(largest logit difference {found.max_abs:.3g}); at least {threshold:.1%} is required; "
-        f"{where}; try another --backend, which computes that operator otherwise"
+        f"deployed and simulated: {told} (largest difference {found.max_abs:.3g}); at least "
+        f"{shown(found.measure, threshold)} is required; {where}; try another --backend, which "
+        "computes that operator otherwise"
     )

@@ -65,7 +65,7 @@ def compare(run: RunView) -> tuple[Cell, ...]:
         _cell(words.points, final.value if final else None),
         _cell(words.signed, facts.change),
         _cell(words.points, before.value if before else None),
-        _cell(words.percent, facts.agreement),
+        _cell(lambda _: facts.agreed, facts.agreement),
         _cell(words.times, facts.speedup),
         _cell(words.times, facts.size_ratio),
         _cell(words.duration, seconds),

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from roadworthy.core.alike import Measure, counted, measure_of, shown, things_of
 from roadworthy.report.tree import Tree
 
 GATE = 0.995
@@ -22,6 +23,7 @@ METRICS = {
     "pearson": "Pearson correlation",
     "cosine": "cosine to float",
     "f1": "F1 of answers",
+    "rougeL": "ROUGE-L",
 }
 
 
@@ -57,6 +59,21 @@ class Facts:
     def things(self) -> str:
         """What it was measured on: images or texts."""
         return things(self.tree)
+
+    @property
+    def measure(self) -> Measure:
+        """What the agreement of file and simulation is."""
+        return measure_of(self.tree.text("parity.measure"))
+
+    @property
+    def agreed(self) -> str:
+        """The agreement in figures."""
+        return "–" if self.agreement is None else shown(self.measure, self.agreement)
+
+    @property
+    def compared(self) -> str:
+        """What file and simulation were compared on: images, texts or tokens."""
+        return counted(self.measure, self.things)
 
     def score(self, form: str) -> Score | None:
         """The score of a form: float, simulated or deployed."""
@@ -105,7 +122,7 @@ def read_facts(tree: Tree, directory: Path) -> Facts:
 
 def things(tree: Tree) -> str:
     """What the data of a run are."""
-    return "texts" if (tree.text("config.data") or "").startswith("text:") else "images"
+    return things_of(tree.text("config.data"))
 
 
 def metric_name(tree: Tree) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from roadworthy.core.alike import COUNTED, NAMES, shown
 from roadworthy.report import words
 from roadworthy.report.charts import Chart, Tick, dumbbells, mirror, stems, whiskers
 from roadworthy.report.facts import GATE, Facts, judged
@@ -72,9 +73,10 @@ def tiles(facts: Facts, tree: Tree) -> tuple[Tile, ...]:
         )
         tiles += [Tile(words.points(final.value), facts.metric, detail), *_beside(tree)]
     if facts.agreement is not None:
-        n = f" on {facts.images} {facts.things}" if facts.images else ""
+        n = f", {facts.images} {facts.compared}" if facts.images else ""
+        needs = f"needs {shown(facts.measure, GATE)}"
         tiles.append(
-            Tile(words.percent(facts.agreement), f"deployed = simulated{n}", "needs 99.5 %")
+            Tile(facts.agreed, f"{NAMES[facts.measure]}, deployed and simulated{n}", needs)
         )
     if facts.speedup is not None:
         both = f"{words.milliseconds(facts.float_ms)} → {words.milliseconds(facts.quantized_ms)}"
@@ -209,8 +211,9 @@ def pair(before: float | None, after: float | None, show: words.Show) -> tuple[B
 
 
 def dots(facts: Facts) -> tuple[str, ...]:
-    """One entry per dot; `differs` for its share of the images."""
-    if facts.agreement is None:
+    """One entry per dot; `differs` for its share of the images. None where answers are not equal or
+    different, but near."""
+    if facts.agreement is None or facts.measure not in COUNTED:
         return ()
     count = min(facts.images or DOTS, DOTS)
     share = 1 - facts.agreement
@@ -223,8 +226,9 @@ def parity(facts: Facts, tree: Tree) -> tuple[tuple[str, str], ...]:
     if facts.agreement is None:
         return ()
     passed = "passed" if facts.agreement >= GATE else "missed"
-    rows = [("same class", words.percent(facts.agreement)), ("gate, at least 99.5 %", passed)]
-    for key, name in (("max_abs", "largest logit difference"), ("mean_abs", "mean difference")):
+    gate = f"gate, at least {shown(facts.measure, GATE)}"
+    rows = [(NAMES[facts.measure], facts.agreed), (gate, passed)]
+    for key, name in (("max_abs", "largest difference"), ("mean_abs", "mean difference")):
         value = tree.number(f"parity.{key}")
         rows += [(name, f"{value:.2g}")] if value is not None else []
     return tuple(rows)

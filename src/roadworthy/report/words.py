@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from roadworthy.core import alike
 from roadworthy.report.facts import GATE, Facts
 from roadworthy.report.road import Loss
 
@@ -82,16 +83,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share as per cent, never rounded up to 100.
-
-    >>> percent(0.9990), percent(0.99999), percent(1.0)
-    ('99.9 %', '99.99 %', '100 %')
-    """
-    if share is None:
-        return "–"
-    if share == 1:
-        return "100 %"
-    return f"{min(share * 100, 99.99):.{2 if share > 0.9995 else 1}f} %"
+    """A share as per cent, never rounded up to 100."""
+    return "–" if share is None else alike.percent(share)
 
 
 def times(ratio: float | None) -> str:
@@ -185,9 +178,10 @@ def _accuracy(facts: Facts, subject: str) -> str | None:
 def _agreement(facts: Facts) -> str | None:
     if facts.agreement is None:
         return None
-    images = f"{facts.images} {facts.things}" if facts.images else facts.things
-    share = "all" if facts.agreement == 1 else f"{percent(facts.agreement)} of"
-    return f"the deployed file agrees with the simulation on {share} {images}"
+    if facts.images is None:
+        return f"deployed and simulated: {facts.agreed}"
+    told = alike.alike(facts.measure, facts.agreement, facts.images, facts.things)
+    return f"deployed and simulated: {told}"
 
 
 def _cost(facts: Facts) -> str | None:
