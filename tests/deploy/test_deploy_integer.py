@@ -74,7 +74,7 @@ def test_every_logit_is_the_runtimes(tmp_path: Path, bits: tuple[int, int]) -> N
 def test_weights_of_float_sums_are_widened_as_in_the_file(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net, images = Inverted(12).eval(), torch.randn(16, 12, 8, 8)
-    net.body[4].weight.data += 0.05  # codes to 11: the byte has room for 5 times that, no power of 2
+    net.body[4].weight.data += 0.05  # a byte has room for its codes five times over
     plan = Plan(Mse(4, 8), backend("academic", 8), Widths(4, 8, ()))
     module = compress(capture(net, images[:1]), images, plan).module
     snap_biases(module)
