@@ -6,7 +6,7 @@ It imports nothing heavy: the command line and the report speak by it.
 from typing import Literal
 
 Measure = Literal["class", "token", "span", "cosine", "explained"]
-"""What an agreement between 0 and 1 is: a share of equal classes, tokens or spans, the mean cosine of
+"""What an agreement of 0 to 1 is: a share of equal classes, tokens or spans, the mean cosine of
 embeddings, the share of the variance of numbers that is explained."""
 NAMES: dict[Measure, str] = {
     "class": "same class",
@@ -30,7 +30,10 @@ def things_of(data: object) -> str:
 
 def measure_of(told: object) -> Measure:
     """What a record says that was measured; records of old say nothing and count classes."""
-    return next((measure for measure in NAMES if measure == told), "class")
+    for measure in NAMES:
+        if measure == told:
+            return measure
+    return "class"
 
 
 def shown(measure: Measure, agreement: float) -> str:
