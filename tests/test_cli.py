@@ -165,6 +165,7 @@ def test_a_run_in_words() -> None:
         "parity": {"agreement": 0.999, "n": 1000},
         "files": {"float_onnx_bytes": 4 * 2**20, "quantized_onnx_bytes": 2**20},
         "latency": {"float_ms": 8.0, "quantized_ms": 3.5},
+        "kernels": {"integer": 20, "float": 1, "pairs": 2, "ops": {}},
         "out": "out",
     }
     assert say("quantize", record).splitlines() == [
@@ -172,6 +173,7 @@ def test_a_run_in_words() -> None:
         "agreement  deployed and simulated: same class on 99.9 % of 1000 images",
         "size       4.00 MiB -> 1.00 MiB",
         "speed      8.00 ms -> 3.50 ms",
+        "kernels    20 products in integers, 1 in floats; 2 quantizers without a kernel",
         "written    out",
     ]
     assert say("quantize", {}) == ""

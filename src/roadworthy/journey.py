@@ -54,6 +54,7 @@ from roadworthy.core.texts import TextInput
 from roadworthy.core.units import partition
 from roadworthy.deploy.bias import snap_biases
 from roadworthy.deploy.export import export_onnx
+from roadworthy.deploy.fused import fused
 from roadworthy.deploy.integer import IntegerPredictor
 from roadworthy.deploy.latency import latencies
 from roadworthy.deploy.parity import assert_parity, compare
@@ -335,6 +336,7 @@ def _deploy(
     return {
         "parity": facts["parity"],
         "onnx": {"opset": facts["opset"], "ops": facts["ops"]},
+        "kernels": asdict(fused(out / "model.onnx")),
         "files": {
             "float_onnx_bytes": written.bytes,
             "quantized_onnx_bytes": facts["bytes"],

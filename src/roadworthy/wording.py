@@ -100,7 +100,7 @@ def _blocks(units: list[dict[str, Any]]) -> str:
 
 
 def _run(result: dict[str, Any]) -> str:
-    parts = (_skipped, _values, _parity, _size, _speed, _written)
+    parts = (_skipped, _values, _parity, _size, _speed, _kernels, _written)
     lines = [part(result) for part in parts]
     return "\n".join(line for line in lines if line)
 
@@ -144,6 +144,15 @@ def _speed(result: dict[str, Any]) -> str:
     match result.get("latency"):
         case {"float_ms": float() as before, "quantized_ms": float() as after}:
             return f"speed      {before:.2f} ms -> {after:.2f} ms"
+        case _:
+            return ""
+
+
+def _kernels(result: dict[str, Any]) -> str:
+    match result.get("kernels"):
+        case {"integer": int() as integer, "float": int() as floating, "pairs": int() as pairs}:
+            left = f"{pairs} quantizers without a kernel" if pairs else "no quantizer is left over"
+            return f"kernels    {integer} products in integers, {floating} in floats; {left}"
         case _:
             return ""
 

@@ -80,6 +80,7 @@ def sample_run(seed: int = 0) -> Run:
         "layers": [layer(n, 8 if n in {"conv1", "fc"} else 4, rng) for n in all_names],
         "sensitivity": [{"layer": n, "kl": float(rng.gamma(1.0, 0.2))} for n in NAMES],
         "float_ops": ["aten.add.Tensor", "aten.add.Tensor", "aten.mean.dim", "aten.relu.default"],
+        "kernels": {"integer": 19, "float": 2, "pairs": 3, "ops": {"QLinearConv": 19, "Conv": 2}},
         "files": {"float_onnx_bytes": 1_090_000, "quantized_onnx_bytes": 294_000},
         "latency": {
             "float_ms": 2.31,

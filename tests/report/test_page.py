@@ -21,6 +21,7 @@ HEADLINE = {
     "parity": "99.9 %",
     "latency": "3.1×",
     "files": "0.27×",
+    "kernels": "19 of 21",
     "seconds": "2 min 23 s",
     "peak_memory_mb": "1180 MB",
 }

@@ -13,6 +13,7 @@ from torch import nn
 from roadworthy.core.predict import Inputs
 from roadworthy.core.runs import write_atomically
 from roadworthy.deploy.activations import emit_activation
+from roadworthy.deploy.rows import in_rows
 from roadworthy.deploy.tidy import before_quantizers, quantize_gemm_biases
 from roadworthy.deploy.translate import DOMAIN, translate
 from roadworthy.deploy.weights import emit_weight
@@ -54,7 +55,7 @@ def export_onnx(module: nn.Module, example: Inputs, path: Path, widen: bool = Tr
 def build(module: nn.Module, example: Inputs, widen: bool = True) -> ir.Model:
     """The ONNX model in memory; values keep the names of the module's graph nodes."""
     with torch.no_grad():
-        model = translate(module, example)
+        model = translate(in_rows(module) if widen else module, example)
     graph = model.graph
     before_quantizers(graph)
     for node in _placeholders(graph, "Dequantize"):

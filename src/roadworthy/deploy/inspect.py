@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from roadworthy.core.predict import Inputs
+from roadworthy.deploy.rows import in_rows
 from roadworthy.deploy.runtimes import open_session
 from roadworthy.deploy.translate import dynamic_export
 
@@ -55,7 +56,7 @@ def first_break(module: nn.Module, path: Path, images: Inputs) -> Break | None:
 def module_values(module: nn.Module, images: Inputs) -> dict[str, Tensor]:
     """Every floating-point value inside `module`, under the name that the ONNX file gives it."""
     with torch.no_grad():
-        graph = dynamic_export(module, images).module(check_guards=False)
+        graph = dynamic_export(in_rows(module), images).module(check_guards=False)
         assert isinstance(graph, fx.GraphModule)
         watch = _Watch(graph)
         watch.run(images)

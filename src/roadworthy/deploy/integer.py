@@ -10,8 +10,7 @@ order in which onnxruntime's MLAS does it:
 
 ==============  ==================================================================
 convolution,    ``round(acc * (s_x * s_w / s_y)) + z_y`` with the bias, rounded to
-linear [b k]    ``s_x * s_w``, in ``acc``
-linear [b t k]  ``acc * (s_x * s_w) + bias`` in floats
+linear          ``s_x * s_w``, in ``acc``; ``acc * (s_x * s_w)`` where floats follow
 matrix product  ``round(acc * (s_a * s_b / s_y)) + z_y``, or ``acc * (s_a * s_b)`` in floats
 sum             ``round(fma(a, s_a / s_y, fma(b, s_b / s_y, c)))`` with
                 ``c = z_y - fma(s_a / s_y, z_a, s_b / s_y * z_b)``
@@ -37,6 +36,7 @@ from torch import Tensor, fx
 from roadworthy.core.predict import Inputs
 from roadworthy.deploy.bias import CARRIERS, weight_step
 from roadworthy.deploy.kernels import ROUNDED_DIFFERENTLY, Call, Kernels
+from roadworthy.deploy.rows import by_rows
 
 aten, ops = torch.ops.aten, torch.ops.roadworthy
 _EXACT_FLOAT32 = 2**24
@@ -72,7 +72,7 @@ class IntegerPredictor:
 
     def __init__(self, module: fx.GraphModule, name: str = "simulated") -> None:
         self.name = name
-        self._module = module
+        self._module = by_rows(module)
         self._kernels = Kernels()
 
     def __call__(self, images: Inputs) -> Float[Tensor, " b *k"]:
@@ -166,10 +166,6 @@ class Integers(fx.Interpreter):
         x, (weight, step) = self.codes[source], self._weight(n)
         bias: Tensor | None = arguments[2] if len(arguments) > 2 else None
         both = x.scale * step
-        if bias is not None and n.target is aten.linear.default and x.centred.ndim > 2:
-            product = self._product(n, source, arguments[:2])
-            del self.sums[n]  # MatMul and Add in the file: the bias joins as a float
-            return product + bias
         added = None if bias is None else torch.round(bias.double() / both.double())
         reach = x.centred.abs().max() * weight.abs().flatten(1).sum(1).max()
         reach = reach + (0 if added is None else added.abs().max())
@@ -182,7 +178,8 @@ class Integers(fx.Interpreter):
         def onto(scale: Tensor, zero: Tensor) -> Tensor:
             return torch.round(total * (both / scale).view(shape)) + zero
 
-        self.sums[n] = Sum(onto)
+        if _requantized(n):
+            self.sums[n] = Sum(onto)
         return total * both.view(shape)
 
     def _product_of_codes(self, n: fx.Node, a: Tensor, b: Tensor) -> Tensor:
@@ -272,7 +269,7 @@ def _pads_with_a_value(n: fx.Node) -> bool:
 
 
 def _requantized(n: fx.Node) -> bool:
-    """Whether all that becomes of a convolution, behind its ReLU, are codes."""
+    """Whether all that becomes of a layer's results, behind its ReLU, are codes."""
     users = list(n.users)
     if len(users) == 1 and users[0].target in _RECTIFIERS:
         users = list(users[0].users)

@@ -22,8 +22,16 @@ Level = Literal["disable", "basic", "extended", "all"]
 """How far onnxruntime may rewrite a graph."""
 
 
-def open_session(model: str | bytes, threads: int | None = None, level: Level = "all") -> Any:
-    """An onnxruntime session on the CPU with our settings, from a path or a serialized model."""
+def open_session(
+    model: str | bytes,
+    threads: int | None = None,
+    level: Level = "all",
+    keep: Path | None = None,
+) -> Any:
+    """An onnxruntime session on the CPU with our settings, from a path or a serialized model.
+
+    The graph that it really runs is written to `keep`.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -36,6 +44,8 @@ def open_session(model: str | bytes, threads: int | None = None, level: Level = 
         "extended": levels.ORT_ENABLE_EXTENDED,
         "all": levels.ORT_ENABLE_ALL,
     }[level]
+    if keep is not None:
+        options.optimized_model_filepath = str(keep)
     for key, value in _SESSION.items():
         options.add_session_config_entry(key, value)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

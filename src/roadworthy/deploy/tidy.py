@@ -157,7 +157,7 @@ def quantize_gemm_biases(graph: ir.Graph) -> None:
 def _scale(value: ir.Value | None) -> Array | None:
     """Scale of what is dequantized to `value`; None where it is not."""
     producer = None if value is None else value.producer()
-    while producer is not None and producer.op_type == "Reshape" and producer.inputs[0] is not None:
+    while producer is not None and producer.op_type in _CARRIED and producer.inputs[0] is not None:
         producer = producer.inputs[0].producer()
     if producer is None or producer.op_type != "DequantizeLinear":
         return None

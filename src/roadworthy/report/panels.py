@@ -222,7 +222,7 @@ def dots(facts: Facts) -> tuple[str, ...]:
 
 
 def parity(facts: Facts, tree: Tree) -> tuple[tuple[str, str], ...]:
-    """Agreement and logit differences, named."""
+    """Agreement, logit differences and kernels, named."""
     if facts.agreement is None:
         return ()
     passed = "passed" if facts.agreement >= GATE else "missed"
@@ -231,6 +231,10 @@ def parity(facts: Facts, tree: Tree) -> tuple[tuple[str, str], ...]:
     for key, name in (("max_abs", "largest difference"), ("mean_abs", "mean difference")):
         value = tree.number(f"parity.{key}")
         rows += [(name, f"{value:.2g}")] if value is not None else []
+    whole, floating, pairs = (tree.count(f"kernels.{k}") for k in ("integer", "float", "pairs"))
+    if whole is not None and floating is not None and pairs is not None:
+        rows.append(("products in integers", f"{whole} of {whole + floating}"))
+        rows.append(("quantizers without a kernel", str(pairs)))
     return tuple(rows)
 
 
