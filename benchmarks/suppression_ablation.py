@@ -34,14 +34,13 @@ ROWS: dict[str, Callable[[int, int], Method]] = {
     "error-2.4": lambda w, a: _searched(w, a, 2.4),
     "squared": lambda w, a: _searched(w, a, 2.0),
     "migrate": lambda w, a: replace(METHODS["minmax"](w, a), suppress=GammaMigration()),
-    "migrate-squared": lambda w, a: replace(_searched(w, a, 2.0), suppress=GammaMigration()),
     # One threshold is the largest channel's reach: nothing is scaled.
     "shift-only": lambda w, a: OutlierSuppressionPlus(w, a, suppress=ShiftScale(1)),
     "scale-only": OutlierSuppressionPlus,
     "smoothquant-1-tables-8": METHODS["smoothquant-1"],
 }
 SHARED = (
-    *("minmax", "clip", "migrate-clip", "outlier-suppression", "faster-fine"),
+    *("minmax", "clip", "migrate-clip", "outlier-suppression", "faster-fine", "migrate-mse-2"),
     *("smoothquant", "smoothquant-1", "outlier-suppression-plus"),
 )
 
