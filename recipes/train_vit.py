@@ -117,7 +117,7 @@ def renamed(block: Mapping[str, Tensor]) -> dict[str, Tensor]:
         own |= {f"{n}.{kind}": block[f"{n}.{kind}"] for n in ("norm1", "norm2", "mlp.fc1")}
         for mine, theirs, factor in SCALED:
             value, gain = block[f"{theirs}.{kind}"], block[f"{factor}.lambda1"]
-            own[f"{mine}.{kind}"] = (value.T * gain).T
+            own[f"{mine}.{kind}"] = value * gain.view(-1, *[1] * (value.ndim - 1))
     return own
 
 
