@@ -103,7 +103,8 @@ def test_a_draw_of_short_texts_mixes_without_their_padding() -> None:
 def test_logits_at_padding_of_answers_count_in_no_loss(kind: str) -> None:
     target, out = torch.randn(2, 2, 3, 4, generator=torch.Generator().manual_seed(0))
     valid = torch.tensor([[True, True, False], [True, False, False]])
-    samples = Samples(target, target, target, valid=valid)
+    asked = torch.zeros(2, 4, 3, dtype=torch.int64)
+    samples = Samples(target, target, target, (asked,), valid)
     leaf = out.clone().requires_grad_()
     rows, wanted = leaf[valid], target[valid]
     if kind == "kl":
