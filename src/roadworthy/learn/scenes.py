@@ -298,7 +298,7 @@ def _lit(scene: Scene, view: View, random: Random) -> Float[NDArray[np.floating[
     colour = view.colour.copy()
     ground = view.thing < len(_GROUND)
     colour[ground] = _ON_GROUND[view.thing[ground]]
-    _mark(scene, view, colour)
+    _mark(view, colour)
     grain = random.uniform(0.92, 1.08, view.depth.shape)[..., None]
     light = everywhere + sun * np.clip(view.normal @ _SUN, 0, 1)[..., None]
     bright = colour * light * grain
@@ -310,7 +310,7 @@ def _lit(scene: Scene, view: View, random: Random) -> Float[NDArray[np.floating[
     return np.where((view.thing == _SKY)[..., None], np.array(sky) * height, hazy)
 
 
-def _mark(scene: Scene, view: View, colour: NDArray[Any]) -> None:
+def _mark(view: View, colour: NDArray[Any]) -> None:
     """A broken white line along the middle of the road."""
     x, z = view.point[..., 0], view.point[..., 2]
     line = (view.thing == _ROAD) & (np.abs(x) < 0.12) & (np.mod(z, 6) < 3)
