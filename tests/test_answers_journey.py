@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_text_road import SPECIAL, WORDS
+from tiny_texts import write_bart, write_pairs
 from torch import Tensor
-from transformers import BartConfig, BartForConditionalGeneration, BertTokenizer
 
 from roadworthy.cli import main
 from roadworthy.core.batches import load_tensor
@@ -26,49 +25,10 @@ from roadworthy.wording import say
 LENGTH = 16
 
 
-def write_bart(folder: Path) -> Path:
-    vocabulary = {word: i for i, word in enumerate([*SPECIAL, *WORDS])}
-    BertTokenizer(vocab=vocabulary, model_max_length=LENGTH).save_pretrained(folder)
-    config = BartConfig(
-        vocab_size=len(vocabulary),
-        d_model=16,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
-        max_position_embeddings=LENGTH,
-        pad_token_id=0,
-        bos_token_id=2,
-        eos_token_id=3,
-        decoder_start_token_id=3,
-        forced_eos_token_id=None,
-    )
-    model = BartForConditionalGeneration(config)
-    generator = torch.Generator().manual_seed(3)
-    for weight in model.parameters():
-        if weight.ndim > 1:  # large ones: what the network says depends on every token
-            weight.data.normal_(0, 0.5, generator=generator)
-    model.save_pretrained(folder)
-    return folder
-
-
-def write_pairs(path: Path, rows: int = 44) -> Path:
-    generator = torch.Generator().manual_seed(1)
-    lines = ["document\tsummary"]
-    for i in range(rows):
-        picks = torch.randint(0, 14, (3 + i % 8,), generator=generator).tolist()
-        words = [WORDS[pick] for pick in picks]
-        lines.append(f"{' '.join(words)}\t{' '.join(words[:2]) if i else '7'}")
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("answers")
-    write_bart(folder / "bart")
+    write_bart(folder / "bart", LENGTH)
     write_pairs(folder / "pairs.tsv")
     return folder
 
@@ -234,7 +194,8 @@ def test_max_drop_counts_tokens_that_change(done: Path) -> None:
 def test_the_road_test_refuses_texts(
     place: Path, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = ["--data", f"text:{place}/pairs.tsv?text=document"]
+    # The labels are texts, one of them a number, which no class is: what matters comes first.
+    data = ["--data", f"text:{place}/pairs.tsv?text=document&label=summary"]
     for model in (f"hf:{place}/bart", str(done)):
         capsys.readouterr()
         assert main(["noise", model, *data, "--out", str(tmp_path / "road")]) == 2

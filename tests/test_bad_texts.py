@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-from test_text_road import SPECIAL, WORDS, write_model, write_texts
+from tiny_texts import SPECIAL, WORDS, write_model, write_texts
 from torch import Tensor, nn
 
 from roadworthy.cli import main

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_text_road import write_model, write_texts
+from tiny_texts import write_model, write_texts
 from transformers import BertModel
 
 from roadworthy.cli import main

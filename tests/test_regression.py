@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_text_road import write_model, write_texts
+from tiny_texts import write_model, write_texts
 from transformers import BertForSequenceClassification
 
 from roadworthy.cli import main

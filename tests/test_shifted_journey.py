@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_text_road import write_model, write_texts
+from tiny_texts import write_model, write_texts
 
 from roadworthy.cli import main
 from roadworthy.core.batches import load_tensor

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_text_road import SPECIAL, WORDS
+from tiny_texts import write_finder, write_questions
 from torch import Tensor
-from transformers import BertConfig, BertForQuestionAnswering, BertTokenizer
 
 from roadworthy.cli import main
 from roadworthy.compress.divergence import divergence
@@ -23,41 +22,6 @@ from roadworthy.core.spans import best_spans, each_score, passages
 from roadworthy.core.texts import TextInput
 from roadworthy.deploy.parity import compare
 from roadworthy.errors import BadData
-
-LENGTH = 24
-
-
-def write_finder(folder: Path) -> Path:
-    vocabulary = {word: i for i, word in enumerate([*SPECIAL, *WORDS])}
-    BertTokenizer(vocab=vocabulary, model_max_length=LENGTH).save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=LENGTH,
-    )
-    model = BertForQuestionAnswering(config)
-    generator = torch.Generator().manual_seed(1)
-    for name, weight in model.named_parameters():
-        if weight.ndim > 1:  # large ones: what the network says depends on every token
-            weight.data.normal_(generator=generator)
-        elif name.endswith("LayerNorm.weight"):  # gains that differ, so that there is one to move
-            weight.data.uniform_(0.5, 2.0, generator=generator)
-    model.save_pretrained(folder)
-    return folder
-
-
-def write_questions(path: Path, rows: int = 32) -> Path:
-    generator = torch.Generator().manual_seed(1)
-    lines = ["question\tcontext\tanswer"]
-    for i in range(rows):
-        picks = torch.randint(0, 14, (8 + i % 8,), generator=generator).tolist()
-        words = [WORDS[pick] for pick in picks]
-        lines.append(f"{' '.join(words[:3])}\t{' '.join(words[3:])}\t{' '.join(words[4:6])}")
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 @pytest.fixture(scope="module")

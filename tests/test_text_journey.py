@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from test_text_road import WORDS, write_model, write_texts
+from tiny_texts import WORDS, write_model, write_texts
 
 from roadworthy.cli import main
 from roadworthy.core.batches import load_tensor
@@ -58,6 +58,7 @@ def test_the_record_tells_accuracy_parity_and_distance_to_float(done: Path) -> N
     assert metrics["deployed"]["metric"] == "top1"
     assert metrics["kernels"]["integer"] > 0
     assert metrics["kernels"]["float"] == 0
+    assert metrics["kernels"]["pairs"] == 0
 
 
 @pytest.mark.parametrize("done", ["outlier-suppression"], indirect=True)

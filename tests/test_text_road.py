@@ -6,51 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+from tiny_texts import SPECIAL, WORDS, write_model, write_texts
+from transformers import BertConfig, BertTokenizer
 
 from roadworthy.cli import main
 from roadworthy.core.models import load_model
 from roadworthy.core.texts import TextInput
 from roadworthy.errors import BadModel
 
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-SENTENCE = "the film is a good bad long dull fine plot and not so very b ##ad g ##ood"
-WORDS = SENTENCE.split()
 STAGES = "casing,tokenizer,truncation,length,padding"
-
-
-def write_model(folder: Path, length: int = 16, layers: int = 1) -> Path:
-    vocabulary = {word: i for i, word in enumerate([*SPECIAL, *WORDS])}
-    BertTokenizer(vocab=vocabulary, model_max_length=length).save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        num_hidden_layers=layers,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=32,
-        num_labels=2,
-    )
-    model = BertForSequenceClassification(config)
-    generator = torch.Generator().manual_seed(1)
-    for name, weight in model.named_parameters():
-        if weight.ndim > 1:  # large ones: what the network says depends on every token
-            weight.data.normal_(generator=generator)
-        elif name.endswith("LayerNorm.weight"):  # gains that differ, so that there is one to move
-            weight.data.uniform_(0.5, 2.0, generator=generator)
-    model.save_pretrained(folder)
-    return folder
-
-
-def write_texts(path: Path, rows: int = 24) -> Path:
-    generator = torch.Generator().manual_seed(1)
-    lines = ["label\tsentence"]
-    for i in range(rows):
-        count = 3 + 2 * (i % 8)
-        picks = torch.randint(0, 14, (count,), generator=generator).tolist()
-        lines.append(f"{i % 2}\t{' '.join(WORDS[pick] for pick in picks)}")
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -216,3 +180,19 @@ def test_names_of_more_classes_than_the_model_has(place: Path, tmp_path: Path, c
     spec = f"text:{tmp_path}/three.tsv?text=sentence&label=label"
     assert main(["evaluate", asked(place)[0], "--data", spec]) == 2
     assert "3 class names and the model 2 outputs" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_there_is_no_matter_of_the_hub_alone() -> None:
+    with pytest.raises(BadModel, match="hf:out/nowhere is no folder here; as an id of the hub"):
+        load_model("hf:out/nowhere")
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["noise"], ["noise", "attribute"]])
+def test_a_refused_run_leaves_no_folder(place: Path, tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "bad.tsv").write_text("label\tsentence\n1\t \n0\tgood\n")
+    (tmp_path / "left.yaml").write_text("padding: left\n")
+    spec = f"text:{tmp_path}/bad.tsv?text=sentence&label=label"
+    more = ["--deploy", str(tmp_path / "left.yaml")] if command[-1] == "attribute" else []
+    out = ["--out", str(tmp_path / "out")]
+    assert main([*command, asked(place)[0], "--data", spec, *more, *out]) == 2
+    assert not (tmp_path / "out").exists()

@@ -11,7 +11,7 @@ from roadworthy.core.batches import Batches, Labels, batches
 from roadworthy.core.data import Dataset, check_labels, load_data
 from roadworthy.core.inputs import Stages
 from roadworthy.core.predict import Predictor
-from roadworthy.core.runs import RunRecord, output_folder
+from roadworthy.core.runs import RunRecord, output_room
 from roadworthy.core.scores import Score, score
 from roadworthy.core.spans import each_score, passages
 from roadworthy.core.spans import score as spans_score
@@ -49,8 +49,13 @@ def evaluate(request: EvaluateRequest) -> Evaluation:
     Raises:
         BadInput: the model, the data or the preprocessing is not usable; the message says why.
     """
-    if request.out is not None:
-        output_folder(request.out, "evaluate")
+    if request.out is None:
+        return _evaluated(request)
+    with output_room(request.out, "evaluate"):
+        return _evaluated(request)
+
+
+def _evaluated(request: EvaluateRequest) -> Evaluation:
     match answered_by(request.model):
         case "texts":
             return _of_answers(request)

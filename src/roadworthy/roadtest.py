@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,9 @@ from roadworthy.core.detection import detection_of
 from roadworthy.core.images import Size
 from roadworthy.core.inputs import Stages, stages_from
 from roadworthy.core.instances import instances_of
+from roadworthy.core.models import check_says
 from roadworthy.core.predict import resolve_device
-from roadworthy.core.runs import RunRecord, output_folder, plain, write_atomically
+from roadworthy.core.runs import RunRecord, output_room, plain, write_atomically
 from roadworthy.core.tasks import Classification, Task
 from roadworthy.core.text_data import BETWEEN
 from roadworthy.core.texts import TextInput
@@ -37,6 +38,7 @@ from roadworthy.noise.options import Option, options
 from roadworthy.noise.pictures import pictures
 from roadworthy.noise.sweep import Bench, Findings, Spread
 from roadworthy.noise.systems import System
+from roadworthy.opening import answered_by
 from roadworthy.requests import (
     AttributeRequest,
     IdentifyRequest,
@@ -73,16 +75,8 @@ def noise_to_dir(request: NoiseRequest) -> RunRecord:
     Raises:
         BadInput: the model, the data or an option is not usable; the message says why.
     """
-    is_new = not request.out.exists()
-    out = output_folder(request.out, "noise")
-    try:
-        with _workers(request.model, request.road) as spread:
-            return _noise_to_dir(request, out, spread)
-    except BaseException:
-        if is_new:
-            with suppress(OSError):  # it holds what is finished
-                out.rmdir()
-        raise
+    with output_room(request.out, "noise") as out, _workers(request.model, request.road) as spread:
+        return _noise_to_dir(request, out, spread)
 
 
 def _noise_to_dir(request: NoiseRequest, out: Path, spread: Spread | None) -> RunRecord:
@@ -134,9 +128,9 @@ def attribute_run(request: AttributeRequest) -> RunRecord:
     Raises:
         BadInput: the systems are the same, or something cannot be used; the message says why.
     """
-    folder = output_folder(request.out, "noise attribute") / ".unfinished" if request.out else None
-    with _workers(request.model, request.road) as spread:
-        return _attribute_run(request, folder, spread)
+    room = output_room(request.out, "noise attribute") if request.out else nullcontext()
+    with room as out, _workers(request.model, request.road) as spread:
+        return _attribute_run(request, out / ".unfinished" if out else None, spread)
 
 
 def _attribute_run(
@@ -268,6 +262,8 @@ def open_road(
 
     `folder` keeps finished parts, `spread` judges them elsewhere.
     """
+    if isinstance(model, str) and (words := answered_by(model)) is not None:
+        check_says(words, model)
     dataset = load_data(road.data)
     if road.limit is not None:
         dataset = dataset.subset(min(road.limit, len(dataset)), road.seed)

@@ -114,19 +114,12 @@ def mse_range(
     reach = 0 if fixed else min(levels + 1, 16) // 2
     stride = 1 if levels < 16 else max(1, levels // 64)
     offsets = range(-reach * stride, (reach + 1) * stride, stride)
-    fractions = range(5, 101, 5)
-    if not refined:
-        fractions, offsets = range(40, 101, 10), offsets[:: max(1, reach // 2)]
-    for fraction in fractions:
-        for offset in offsets:
-            best.offer(fraction / 100, natural + offset)
-    if not refined:
-        return best.fraction * best.unit, best.zero
-    coarse_fraction, coarse_zero = best.fraction.clone(), best.zero.clone()
-    fine = range(-stride, stride + 1) if not fixed else range(1)
-    for step in range(-4, 5):
-        for offset in fine:
-            best.offer(coarse_fraction + step / 100, coarse_zero + offset)
+    if refined:
+        best.search(range(5, 101, 5), offsets, 0.0, natural)
+        fine = range(1) if fixed else range(-stride, stride + 1)
+        best.search(range(-4, 5), fine, best.fraction, best.zero)
+    else:
+        best.search(range(40, 101, 10), offsets[:: max(1, reach // 2)], 0.0, natural)
     return best.fraction * best.unit, best.zero
 
 
@@ -141,6 +134,14 @@ class _Best:
         self.error = torch.full_like(unit, torch.inf)
         self.fraction = torch.ones_like(unit)
         self.zero = torch.zeros_like(unit)
+
+    def search(
+        self, hundredths: range, offsets: range, fraction: Tensor | float, zero: Tensor
+    ) -> None:
+        """Offer every pair of them, added to `fraction` and `zero`."""
+        for hundredth in hundredths:
+            for offset in offsets:
+                self.offer(fraction + hundredth / 100, zero + offset)
 
     def offer(self, fraction: Tensor | float, zero: Tensor) -> None:
         fraction = torch.as_tensor(fraction).to(self.unit).expand_as(self.unit).clamp(min=0.01)

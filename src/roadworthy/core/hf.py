@@ -98,7 +98,12 @@ def _config(name: str) -> Any:
 
     if Path(name).is_absolute() and not Path(name).is_dir():
         raise BadModel(f"folder {name} not found; give hf:FOLDER, or an id that the hub knows")
-    return _hub(name, lambda: AutoConfig.from_pretrained(name))
+    try:
+        return _hub(name, lambda: AutoConfig.from_pretrained(name))
+    except BadModel as error:
+        if Path(name).is_dir():
+            raise
+        raise BadModel(f"hf:{name} is no folder here; as an id of the hub: {error}") from error
 
 
 def _weights(name: str, weights: Weights, auto: Any, unread: tuple[str, ...] = ()) -> nn.Module:
