@@ -1,13 +1,15 @@
-"""Quantization-aware fine-tuning (LSQ+) of a Hugging Face text classifier: a folder of integers.
+"""Quantization-aware fine-tuning (LSQ+) of a Hugging Face text model: a folder of integers.
 
     python recipes/qat_text.py --model hf:out/minilm-sst2 --bits w4a4 --out out/qat-w4a4 \
         --data "text:sst2/train.tsv?text=sentence&label=label" \
         --eval "text:sst2/test.tsv?text=sentence&label=label"
 
-It begins with a method without training, then learns weights, steps and zero points by the cross
-entropy of the task; texts held out of the data choose the weights that are kept. --out is what
-`roadworthy quantize` leaves: evaluate it, road-test it, deploy its model.onnx. The same command
-given again after a run was killed goes on from its last judgement.
+It begins with a method without training, then learns weights, steps and zero points. A classifier
+learns by the cross entropy of its classes, a finder of answers by that of both ends, an encoder
+without a head by the cosine to the float model's embeddings, for which texts need no labels. Texts
+held out of the data choose the weights that are kept. --out is what `roadworthy quantize` leaves:
+evaluate it, road-test it, deploy its model.onnx. The same command given again after a run was
+killed goes on from its last judgement.
 """
 
 import argparse
@@ -15,20 +17,25 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import assert_never, get_args
 
-from torch import fx
+from torch import Tensor, fx
 
 from roadworthy.compress.engine import Run
-from roadworthy.compress.qat import FineTune, Labelled, fine_tune
+from roadworthy.compress.goals import Labelled
+from roadworthy.compress.qat import FineTune, fine_tune
 from roadworthy.compress.quantize import Compressed, Plan
 from roadworthy.compress.suppress import Smooth
 from roadworthy.core.batches import load_tensor
-from roadworthy.core.data import check_labels, load_data
-from roadworthy.core.models import load_model
+from roadworthy.core.data import Dataset, check_labels, load_data
+from roadworthy.core.models import LoadedModel, load_model
+from roadworthy.core.padding import in_batches
 from roadworthy.core.predict import Inputs
-from roadworthy.errors import RoadworthyError
+from roadworthy.core.spans import passages
+from roadworthy.core.texts import TextInput
+from roadworthy.errors import BadModel, RoadworthyError
 from roadworthy.journey import quantize_to_dir
+from roadworthy.judging_spans import asking_set
 from roadworthy.requests import (
     DataChoice,
     Method,
@@ -45,13 +52,49 @@ HELD = 512
 
 def parts(given: argparse.Namespace) -> tuple[Labelled, Labelled]:
     """Texts to learn from, drawn by seed, and texts that judge."""
-    loaded, data = load_model(given.model).scoring(), load_data(given.data).labelled()
-    check_labels(data, loaded.module(loaded.example(())).shape[-1])
+    loaded = load_model(given.model)
+    data = teaching(loaded, given.data)
     held = min(HELD, max(1, len(data) // 10))
     rows = min(len(data), held + given.steps * given.batch_size)
     drawn = data.subset(rows, given.seed, stratified=False)
     inputs, labels = load_tensor(drawn, loaded.chosen(None), progress="reading texts")
+    inputs, labels = wanted(loaded, drawn, inputs, labels)
     return Labelled(inputs[held:], labels[held:]), Labelled(inputs[:held], labels[:held])
+
+
+def teaching(loaded: LoadedModel, spec: str) -> Dataset:
+    """Texts of a spec with the labels that a model of this kind learns by."""
+    match loaded.says:
+        case "scores":
+            data = load_data(spec).labelled()
+            check_labels(data, loaded.module(loaded.example(())).shape[-1])
+            return data
+        case "spans":
+            return asking_set(spec)
+        case "embeddings":
+            return load_data(spec)
+        case "texts":
+            raise BadModel(
+                f"{loaded.spec} answers texts; fine-tuning learns classes, passages or embeddings: "
+                "give such a model, or take `roadworthy quantize`"
+            )
+        case _:
+            assert_never(loaded.says)
+
+
+def wanted(
+    loaded: LoadedModel, data: Dataset, inputs: Inputs, classes: Tensor
+) -> tuple[Inputs, Tensor]:
+    """Texts and what is to be answered; without the questions whose answer is cut off."""
+    if loaded.says == "embeddings":
+        return inputs, in_batches(loaded.module, inputs)
+    if loaded.says != "spans":
+        return inputs, classes
+    stages = loaded.chosen(None)
+    assert isinstance(stages, TextInput)
+    ends = passages(data, stages).ends()
+    kept = (ends >= 0).all(1)
+    return inputs[kept], ends[kept]
 
 
 def begun(plan: Plan, smoothing: Smooth) -> Plan:
@@ -61,10 +104,10 @@ def begun(plan: Plan, smoothing: Smooth) -> Plan:
     return replace(plan, method=replace(plan.method, suppress=smoothing))
 
 
-def told(step: int, loss: float, right: float) -> None:
+def told(judged: dict[str, float]) -> None:
     """A line per judgement."""
-    line = f"step {step}; held out: {100 * right:.2f} % right, loss {loss:.3f}"
-    print(line, file=sys.stderr, flush=True)
+    said = ", ".join(f"{name} {value:.4g}" for name, value in judged.items() if name != "step")
+    print(f"step {judged['step']}; held out: {said}", file=sys.stderr, flush=True)
 
 
 def arguments() -> argparse.Namespace:
@@ -73,8 +116,8 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True, help="hf:DIR or hf:ID")
-    parser.add_argument("--data", required=True, metavar="SPEC", help="labelled texts")
-    parser.add_argument("--eval", metavar="SPEC", help="labelled texts that judge the result")
+    parser.add_argument("--data", required=True, metavar="SPEC", help="texts to learn from")
+    parser.add_argument("--eval", metavar="SPEC", help="texts that judge the result")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--bits", default="w4a4")
     parser.add_argument("--keep-8bit", default="none", help="first,last or none (none)")
@@ -112,7 +155,8 @@ def main() -> None:
 
     record = quantize_to_dir(request, compress).to_dict()
     for name in ("deployed", "against_float"):
-        print(name, record.get(name))
+        if name in record:
+            print(name, record[name])
     print(f"{record['seconds']:.0f} s; {given.out}")
 
 

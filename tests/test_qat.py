@@ -2,27 +2,33 @@
 
 import json
 import runpy
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from test_text_road import write_model, write_texts
+from tiny_texts import write_bart, write_finder, write_model, write_questions, write_texts
+from transformers import AutoModel
 
+from roadworthy.compress.goals import Labelled
 from roadworthy.compress.methods import Mse
 from roadworthy.compress.place import Widths
-from roadworthy.compress.qat import FineTune, Labelled, fine_tune
+from roadworthy.compress.qat import FineTune, fine_tune
 from roadworthy.compress.quantize import Compressed, Plan, compress
 from roadworthy.compress.resume import Finished
 from roadworthy.core.backends import ACADEMIC
 from roadworthy.core.capture import capture
+from roadworthy.core.embeddings import cosines
 from roadworthy.core.models import load_model
+from roadworthy.core.padding import in_batches
 from roadworthy.deploy.runtimes import OrtPredictor
 from roadworthy.errors import BadData, BadInput, BadModel
 from roadworthy.journey import Run, load_quantized
 
 TUNE = FineTune(steps=30, batch_size=16, weight_lr=2e-2, step_lr=1e-2, checks=3)
+FAST = ("--steps", "8", "--batch-size", "8")
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +121,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(place: Path, texts: La
     graph = capture(load_model(f"hf:{place}/bert").module, texts.inputs[:1])
     plan, steps = Plan(Mse(4, 4), ACADEMIC, Widths(4, 4, ())), list[int]()
 
-    def told(step: int, loss: float, right: float) -> None:
+    def told(judged: dict[str, float]) -> None:
+        step = int(judged["step"])
         steps.append(step)
         if step == 20 and steps.count(20) == 1:
             raise KeyboardInterrupt
@@ -132,6 +139,74 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(place: Path, texts: La
     assert again.facts["fine_tuning"] == whole.facts["fine_tuning"]
     for name, value in whole.module.state_dict().items():
         assert torch.equal(again.module.state_dict()[name], value), name
+
+
+@pytest.fixture(scope="module")
+def embedded(place: Path) -> Path:
+    """The model without its head."""
+    folder = place / "embeds"
+    shutil.copytree(place / "bert", folder)
+    AutoModel.from_pretrained(place / "bert").save_pretrained(folder)
+    return folder
+
+
+def test_embeddings_come_nearer_to_the_float_ones_and_tables_learn(
+    embedded: Path, texts: Labelled
+) -> None:
+    graph = capture(load_model(f"hf:{embedded}").module, texts.inputs[:1])
+    own = Labelled(texts.inputs, in_batches(graph, texts.inputs))
+    plan = Plan(Mse(4, 4), ACADEMIC, Widths(4, 4, ()))
+    done = fine_tune(graph, own.inputs, plan, Run(), train=own, held=own, settings=TUNE)
+    history = done.facts["fine_tuning"]["judged"]
+    best = max(row["cosine"] for row in history)
+    assert 1 - best < 0.85 * (1 - history[0]["cosine"])
+    said = in_batches(done.module, texts.inputs)
+    assert float(cosines(said, own.labels).mean()) == pytest.approx(best, abs=1e-5)
+    start = compress(graph, own.inputs, plan).module
+    moved = [
+        name
+        for name, value in done.module.named_buffers()
+        if name.startswith("table_") and name.endswith("_codes")
+        if not torch.equal(value, dict(start.named_buffers())[name])
+    ]
+    assert moved
+
+
+def test_ends_of_answers_are_learned(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_finder(place / "finder")
+    write_questions(place / "asked.tsv", rows=64)
+    spec = f"text:{place}/asked.tsv?text=question,context&label=answer"
+    more = ["--model", f"hf:{place}/finder", "--data", spec, "--eval", spec, "--bits", "w8a8"]
+    recipe(monkeypatch, place / "spans", *more, *FAST, "--weight-lr", "0.05")
+    found = json.loads((place / "spans/out/run.json").read_text())
+    losses = [row["loss"] for row in found["fine_tuning"]["judged"]]
+    assert min(losses) < 0.9 * losses[0]
+    assert found["parity"]["agreement"] >= 0.995
+    assert found["deployed"]["metric"] == "f1"
+    assert "held out: loss" in capsys.readouterr().err
+
+
+def test_the_recipe_takes_texts_without_labels_for_embeddings(
+    place: Path, embedded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = f"text:{place}/texts.tsv?text=sentence"
+    more = ["--model", f"hf:{embedded}", "--data", spec, "--eval", spec, "--bits", "w8a8"]
+    recipe(monkeypatch, place / "near", *more, *FAST)
+    found = json.loads((place / "near/out/run.json").read_text())
+    assert found["deployed"]["value"] > 0.95
+    assert "cosine" in (place / "near/out/report.html").read_text()
+    with pytest.raises(SystemExit, match="embeddings are learned from the float model alone"):
+        recipe(monkeypatch, place / "near", *more, *FAST, "--distil", "0.5")
+
+
+def test_a_summarizer_is_refused_with_what_is_allowed(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bart(place / "bart")
+    with pytest.raises(SystemExit, match="answers texts; fine-tuning learns classes, passages or"):
+        recipe(monkeypatch, place, "--model", f"hf:{place}/bart")
 
 
 class Headless(torch.nn.Module):

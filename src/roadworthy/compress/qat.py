@@ -1,4 +1,5 @@
-"""Quantization-aware fine-tuning: weights and the steps of activations learned by the task itself.
+"""Quantization-aware fine-tuning: weights and the steps of activations learned by the task itself,
+or, of sentence embeddings, by those of the float model.
 
 Source: LSQ (arXiv 1902.08153) and LSQ+ (2004.09576), as in the last part of Outlier Suppression
 (2209.13325). It starts where a method without training ends, on the same graph: outliers dealt
@@ -12,19 +13,19 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, fx, nn
 
 from roadworthy.compress.activation import ActQuantizer
 from roadworthy.compress.engine import Run, Step, whole_model
 from roadworthy.compress.freeze import freeze
+from roadworthy.compress.goals import Labelled, apart, check_goal, judged, loss, scored
 from roadworthy.compress.learn import quantizers
 from roadworthy.compress.quantize import Compressed, Plan, facts_of, learn
 from roadworthy.compress.rounding import Bias, Table, WeightQuantizer
-from roadworthy.core.extract import whole
-from roadworthy.core.padding import by_length, in_batches, shortened
+from roadworthy.core.padding import by_length
 from roadworthy.core.predict import Inputs
-from roadworthy.errors import BadData, BadInput, BadModel
+from roadworthy.errors import BadData, BadInput
 
 POOL = 32
 """Batches whose texts are sorted by length together."""
@@ -38,8 +39,8 @@ class FineTune:
 
     Attributes:
         steps, batch_size: steps, and samples drawn for each.
-        weight_lr, step_lr: of weights, in units of their steps, and of activations' steps and zero
-            points, in units of the step and of the whole grid.
+        weight_lr, step_lr: of weights and embedding tables, in units of their steps, and of
+            activations' steps and zero points, in units of the step and of the whole grid.
         bias_lr: of biases.
         distil: share of the loss that is the KL divergence from the float model's answers.
         checks: judgements on the held-out samples; the best weights are kept.
@@ -65,16 +66,8 @@ class FineTune:
             raise BadInput(f"a share {self.distil} of distillation given; 0 to 1 is allowed")
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """Samples and their classes."""
-
-    inputs: Inputs
-    labels: Int[Tensor, " n"]
-
-
-Told = Callable[[int, float, float], None]
-"""Given the step, the held-out samples' loss and their share of right answers."""
+Told = Callable[[dict[str, float]], None]
+"""Given the step, and what `judged` finds of the held-out samples."""
 
 
 def fine_tune(
@@ -88,7 +81,7 @@ def fine_tune(
     settings: FineTune,
     told: Told | None = None,
 ) -> Compressed:
-    """Quantize a captured classifier by `plan` and learn on from there.
+    """Quantize a captured model by `plan` and learn on from there.
 
     A run that was killed goes on from its last judgement where ``run.finished`` keeps it.
 
@@ -104,7 +97,7 @@ def fine_tune(
 
     Raises:
         BadData: too few samples, or labels that are none of the model's classes.
-        BadModel: the model answers something else than scores of classes.
+        BadModel: the model answers something else than its samples have labels for.
     """
     _check(graph, (train, held), settings)
     learned = learn(graph, inputs, plan, run)
@@ -117,7 +110,7 @@ def fine_tune(
     for step, rows in enumerate(_drawn(train.inputs, settings, run.seed), 1):
         if step <= history[-1]["step"]:
             continue
-        loss = standing.learn(graph, _at(train, rows), settings, (step - 1) / settings.steps)
+        loss = standing.learn(graph, train.at(rows), settings, (step - 1) / settings.steps)
         if run.progress is not None and step % BETWEEN == 0:
             done = step / settings.steps
             run.progress(Step("network", step, settings.steps, loss, len(plan.method.passes), done))
@@ -125,7 +118,7 @@ def fine_tune(
             continue
         history.append(_row(step, model, held))
         if told is not None:
-            told(step, history[-1]["loss"], history[-1]["right"])
+            told(history[-1])
         best = min(range(len(history)), key=lambda i: history[i]["loss"])
         if best == len(history) - 1:
             standing.keep()
@@ -139,13 +132,7 @@ def fine_tune(
 
 
 def _check(graph: fx.GraphModule, sets: tuple[Labelled, Labelled], settings: FineTune) -> None:
-    """BadModel where there are no classes to learn, BadData where a set cannot teach or judge."""
-    shape = list(whole(graph).exit.meta["val"].shape[1:])
-    if len(shape) != 1 or shape[0] < 2:
-        raise BadModel(
-            f"the model answers {['batch', *shape]}; fine-tuning needs scores of two or more "
-            "classes: [batch, classes]"
-        )
+    """BadData where a set cannot teach or judge, and what `check_goal` raises."""
     for samples, needed in zip(sets, (settings.batch_size, 1), strict=True):
         if len(samples.inputs) < needed:
             what = "a step draws" if samples is sets[0] else "judging needs"
@@ -153,14 +140,14 @@ def _check(graph: fx.GraphModule, sets: tuple[Labelled, Labelled], settings: Fin
                 f"{len(samples.inputs)} samples given and {what} {needed}; "
                 "give more samples or a smaller batch size"
             )
-        strange = set(samples.labels.tolist()) - set(range(shape[0]))
-        if strange:
-            raise BadData(f"label {min(strange)} given; the model has classes 0 to {shape[0] - 1}")
+        check_goal(graph, samples, settings.distil)
 
 
 def _row(step: int, model: nn.Module, held: Labelled) -> dict[str, float]:
-    loss, right = _judged(model, held)
-    return {"step": step, "loss": loss, "right": right}
+    """A judgement, all rounded as it will be deployed."""
+    rounded = deepcopy(model)
+    _end(rounded)
+    return {"step": step, **judged(rounded, held)}
 
 
 def _digest(plan: Plan, train: Labelled, held: Labelled, settings: FineTune) -> str:
@@ -176,9 +163,8 @@ class _Standing(nn.Module):
 
     def __init__(self, model: fx.GraphModule, settings: FineTune) -> None:
         super().__init__()
-        self.model, self.best = model, deepcopy(model)
         self.optimiser = _optimiser(model, settings)
-        self.best.load_state_dict(model.state_dict())
+        self.model, self.best = model, deepcopy(model)
         learned = [p for group in self.optimiser.param_groups for p in group["params"]]
         for number, parameter in enumerate(learned):
             moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
@@ -196,11 +182,11 @@ class _Standing(nn.Module):
         for group in self.optimiser.param_groups:
             group["lr"] = group["base"] * (1 + math.cos(math.pi * share)) / 2
         self.model.train()
-        loss = _loss(self.model(drawn.inputs), fp, drawn, settings.distil)
+        total = _loss(self.model(drawn.inputs), fp, drawn, settings.distil)
         self.optimiser.zero_grad()
-        loss.backward()
+        total.backward()
         self.optimiser.step()
-        return float(loss.detach())
+        return float(total.detach())
 
 
 def _drawn(inputs: Inputs, settings: FineTune, seed: int) -> list[Tensor]:
@@ -211,10 +197,6 @@ def _drawn(inputs: Inputs, settings: FineTune, seed: int) -> list[Tensor]:
     pools = order[:wanted].split(POOL * settings.batch_size)
     found = [pool[r] for pool in pools for r in by_length(inputs[pool], settings.batch_size)]
     return [found[i] for i in torch.randperm(len(found), generator=random).tolist()]
-
-
-def _at(samples: Labelled, rows: Tensor) -> Labelled:
-    return Labelled(shortened(samples.inputs[rows]), samples.labels[rows])
 
 
 def _optimiser(model: nn.Module, settings: FineTune) -> torch.optim.Optimizer:
@@ -237,32 +219,20 @@ def _optimiser(model: nn.Module, settings: FineTune) -> torch.optim.Optimizer:
             case Bias():
                 learned(module.bias, settings.bias_lr)
             case Table():
-                pass
+                learned(module.weight, settings.weight_lr * float(module.scale.mean()))
     return torch.optim.Adam(groups, fused=True)
 
 
 def _loss(
-    logits: Float[Tensor, "b k"], fp: fx.GraphModule, drawn: Labelled, distil: float
+    said: Float[Tensor, " b *k"], fp: fx.GraphModule, drawn: Labelled, distil: float
 ) -> Tensor:
-    """Cross entropy of the task, in part the divergence from the float model's answers."""
-    loss = nn.functional.cross_entropy(logits, drawn.labels)
+    """That of the goal, in part the divergence from the float model's answers."""
+    said = scored(said, drawn.inputs)
     if distil == 0:
-        return loss
+        return loss(said, drawn)
     with torch.no_grad():
-        wanted = fp(drawn.inputs).log_softmax(-1)
-    apart = nn.functional.kl_div(
-        logits.log_softmax(-1), wanted, reduction="batchmean", log_target=True
-    )
-    return (1 - distil) * loss + distil * apart
-
-
-def _judged(model: nn.Module, held: Labelled) -> tuple[float, float]:
-    """Cross entropy and share of right answers, all rounded as it will be deployed."""
-    rounded = deepcopy(model)
-    _end(rounded)
-    said = in_batches(rounded, held.inputs)
-    right = float((said.argmax(1) == held.labels).float().mean())
-    return float(nn.functional.cross_entropy(said, held.labels)), right
+        wanted = scored(fp(drawn.inputs), drawn.inputs)
+    return (1 - distil) * loss(said, drawn) + distil * apart(said, wanted)
 
 
 def _end(model: nn.Module) -> None:

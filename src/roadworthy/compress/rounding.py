@@ -176,16 +176,15 @@ class Bias(nn.Module):
 
 
 class Table(nn.Module):
-    """An embedding table ``[k d]`` rounded to the nearest codes; one step per feature, so that the
-    codes of a token need no more than one vector of steps."""
+    """An embedding table ``[k d]``, learnable, rounded to the nearest codes; one step per feature,
+    so that the codes of a token need no more than one vector of steps."""
 
     def __init__(self, weight: Tensor, grid: Grid) -> None:
         super().__init__()
         self.grid, self.axis, self.enabled = grid, 1, True
-        self.register_buffer("weight", weight.detach().clone())
+        self.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
         self.register_buffer("scale", torch.ones(weight.shape[1]))
         self.register_buffer("zero_point", torch.zeros(weight.shape[1]))
-        self.weight: Tensor
         self.scale: Tensor
         self.zero_point: Tensor
 
@@ -200,7 +199,10 @@ class Table(nn.Module):
         return codes.to(self.grid.dtype)
 
     def forward(self) -> Tensor:
-        """The table as the model sees it."""
+        """The table as the model sees it; its gradient passes the rounding."""
         if not self.enabled:
             return self.weight
-        return (self.codes().to(self.scale.dtype) - self.zero_point) * self.scale
+        rounded = (self.codes().to(self.scale.dtype) - self.zero_point) * self.scale
+        if not self.weight.requires_grad:
+            return rounded
+        return self.weight + (rounded - self.weight).detach()

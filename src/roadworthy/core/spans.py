@@ -79,6 +79,19 @@ class Passages:
         rows = zip(self.contexts, self.places, spans, strict=True)
         return [text[max(0, at[a][0]) : max(0, at[b][1])].strip() for text, at, (a, b) in rows]
 
+    def ends(self) -> Int[Tensor, "n 2"]:
+        """First and last token of each first right answer, where its context first has it; -1 where
+        it is cut off."""
+        found = torch.full((len(self.contexts), 2), -1)
+        for row, (text, at, (answer, *_)) in enumerate(
+            zip(self.contexts, self.places, self.wanted, strict=True)
+        ):
+            start = text.find(answer)
+            inside = (at[:, 0] < start + len(answer)) & (at[:, 1] > start) & (at[:, 0] >= 0)
+            if start >= 0 and at[:, 1].max() >= start + len(answer.rstrip()):
+                found[row] = torch.from_numpy(inside.nonzero()[0][[0, -1]])
+        return found
+
 
 def passages(dataset: Dataset, stages: TextInput, skipped: Collection[str] = ()) -> Passages:
     """Contexts and right answers of `dataset`, but of the names `skipped`."""

@@ -159,14 +159,14 @@ def unit_loss(units: Sequence[Tree]) -> Figure | None:
 def fine_tuning(judged: Sequence[Tree]) -> Figure | None:
     """Loss on held-out samples at every judgement; the weights of the best one were kept."""
     known = [
-        (step, loss, row.number("right"))
+        (step, loss, _judgement(row))
         for row in judged
         if (step := row.count("step")) is not None and (loss := row.number("loss")) is not None
     ]
     if len(known) < 2:
         return None
     best = min(known, key=lambda each: each[1])
-    said = [f"loss {loss:.3g}, {words.percent(right)} right" for _, loss, right in known]
+    said = [f"loss {loss:.3g}, {told}" for _, loss, told in known]
     tips = [f"step {step}: {told}" for (step, _, _), told in zip(known, said, strict=True)]
     kinds = ["" if each is best else "other" for each in known]
     drawn = stems([loss for _, loss, _ in known], tips, kinds, "")
@@ -174,6 +174,13 @@ def fine_tuning(judged: Sequence[Tree]) -> Figure | None:
     ticks = tuple(Tick(mark.x, str(step)) for mark, (step, _, _) in named)
     note = f"Before: {said[0]}. Kept: step {best[0]}, {said[known.index(best)]}."
     return Figure(replace(drawn, x_ticks=ticks), note)
+
+
+def _judgement(row: Tree) -> str:
+    cosine = row.number("cosine")
+    if cosine is not None:
+        return f"cosine to float {cosine:.4f}"
+    return f"{words.percent(row.number('right'))} right"
 
 
 def sensitivity(rows: Sequence[Tree], shown: int = 12) -> tuple[Bar, ...]:
