@@ -9,7 +9,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from roadworthy.core import metanet_ops as ops
-from roadworthy.core.capture import capture
 from roadworthy.core.cost import macs, parameters
 from roadworthy.core.images import Preprocess
 from roadworthy.core.metadata import for_safetensors
@@ -77,22 +76,6 @@ def test_maps_at_four_strides_whatever_the_size(op: str, down: str) -> None:
         assert net(x).shape == (2, 5)
     net.classifier = nn.Identity()
     assert net(x).shape == (2, net.width)
-
-
-def test_it_is_captured() -> None:
-    rows = (
-        ("fused", 2, 1, "inside"),
-        ("mbconv", 1, 2, "local"),
-        ("attention", 1, 2, "global"),
-        ("mbconv", 1, 1, "inside"),
-        ("xca", 2, 2, "inside"),
-        ("xca", 1, 1, "local-global"),
-        ("attention", 2, 2, "inside"),
-    )
-    stages = tuple(Stage(op, r, 16, s, 2, 8, down) for op, r, s, down in rows)
-    net = lively(MetaNet(MetaNetConfig(stages, stem=8, head=32, layer_scale=0.5), num_classes=5))
-    x = torch.randn(3, 3, 64, 64)
-    torch.testing.assert_close(capture(net, x[:1])(x), net(x), rtol=1e-4, atol=1e-5)
 
 
 def test_taps_are_the_last_stages_of_their_stride() -> None:
