@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from roadworthy.learn.raycast import Camera, Solid, cast
-from roadworthy.learn.scenes import CLASSES, FEWEST, OBJECTS, render, scenes
+from roadworthy.learn.scenes import CLASSES, FARTHEST, FEWEST, OBJECTS, render, scenes
 
 AHEAD = Camera(x=0, y=2, yaw=0, pitch=0, focal=1)
 
@@ -68,7 +68,10 @@ def test_annotations_agree_with_one_another(number: int):
     assert sample.boxes is not None
     assert sample.depth is not None
     assert Image.open(io.BytesIO(sample.image)).size == (48, 48)
-    assert (np.isnan(sample.depth) == (sample.mask == CLASSES.index("sky"))).all()
+    known = ~np.isnan(sample.depth)
+    assert not known[sample.mask == CLASSES.index("sky")].any()
+    assert 0 < sample.depth[known].max() <= FARTHEST
+    assert known.mean() > 0.3
     for (x1, y1, x2, y2), name in zip(sample.boxes.astype(int), sample.box_labels, strict=True):
         inside = sample.mask[y1:y2, x1:x2] == CLASSES.index(name)
         assert inside.sum() >= FEWEST

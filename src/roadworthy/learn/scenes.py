@@ -25,6 +25,8 @@ CLASSES = STUFF + OBJECTS
 LIGHTS = ("day", "dusk", "night", "fog")
 FEWEST = 6
 """Visible pixels below which an object has no box and is not spoken of."""
+FARTHEST = 80.0
+"""Metres beyond which depth is NaN, as KITTI judges: a road ends nowhere."""
 _COLOURS: dict[str, Vector] = {
     "red": (0.75, 0.1, 0.1),
     "blue": (0.1, 0.2, 0.7),
@@ -91,7 +93,7 @@ def render(number: int, size: int = 64) -> Sample:
         box_labels=tuple(scene.things[thing].name for thing in named),
         mask=_mask(scene, exact.thing),
         mask_labels=CLASSES,
-        depth=np.where(np.isfinite(exact.depth), exact.depth, np.nan).astype(np.float32),
+        depth=np.where(exact.depth <= FARTHEST, exact.depth, np.nan).astype(np.float32),
     )
 
 

@@ -1,0 +1,205 @@
+"""DeCLIP's and SigLIP's terms: loops, end points, and two ranks against one."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from roadworthy.errors import BadInput
+from roadworthy.learn import contrastive as terms
+from roadworthy.learn.contrastive import UNTOUCHED, Terms, TextQueue, Weights
+
+SCALE, BIAS = 7.0, -3.0
+
+
+def features(seed: int, rows: int = 6) -> tuple[Tensor, Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    one, other = torch.randn(2, rows, 5, generator=random)
+    return one, other
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    dot = sum(x * y for x, y in zip(a.tolist(), b.tolist(), strict=True))
+    return dot / math.hypot(*a.tolist()) / math.hypot(*b.tolist())
+
+
+def slow_info_nce(one: Tensor, other: Tensor) -> float:
+    n = len(one)
+    table = [[math.exp(SCALE * cosine(a, b)) for b in other] for a in one]
+    rows = sum(-math.log(table[i][i] / sum(table[i])) for i in range(n))
+    columns = sum(-math.log(table[i][i] / sum(row[i] for row in table)) for i in range(n))
+    return (rows + columns) / 2 / n
+
+
+def test_info_nce_is_that_of_a_loop() -> None:
+    one, other = features(0)
+    assert float(terms.info_nce(one, other, SCALE)) == pytest.approx(slow_info_nce(one, other))
+
+
+def test_siglip_is_that_of_a_loop() -> None:
+    one, other = features(1)
+    total = 0.0
+    for i, a in enumerate(one):
+        for j, b in enumerate(other):
+            z = 1 if i == j else -1
+            total += math.log1p(math.exp(-z * (SCALE * cosine(a, b) + BIAS))) / len(one)
+    assert float(terms.siglip(one, other, SCALE, BIAS)) == pytest.approx(total)
+
+
+def test_simsiam_is_that_of_a_loop_and_holds_what_is_predicted_fixed() -> None:
+    predicted, projected = features(2), features(3)
+    for x in (*predicted, *projected):
+        x.requires_grad_()
+    loss = terms.simsiam(predicted, projected)
+    loss.backward()
+    pairs = [(predicted[0], projected[1]), (predicted[1], projected[0])]
+    wanted = -sum(cosine(a, b) for pair in pairs for a, b in zip(*pair, strict=True)) / 12
+    assert float(loss.detach()) == pytest.approx(wanted)
+    assert all(x.grad is not None for x in predicted)
+    assert all(x.grad is None for x in projected)
+
+
+def test_views_and_neighbours_are_means_of_info_nce() -> None:
+    images, texts = features(4), features(5)
+    three = [(images[1], texts[0]), (images[0], texts[1]), (images[1], texts[1])]
+    wanted = sum(slow_info_nce(*pair) for pair in three) / 3
+    assert float(terms.multi_view(images, texts, SCALE)) == pytest.approx(wanted)
+    wanted = sum(slow_info_nce(image, texts[0]) for image in images) / 2
+    assert float(terms.nearest_neighbour(images, texts[0], SCALE)) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4, 7])
+def test_the_queue_is_that_of_a_list(batch: int) -> None:
+    queue, held = TextQueue(4, 5), list[Tensor]()
+    random = torch.Generator().manual_seed(batch)
+    for _ in range(4):
+        asked = torch.randn(3, 5, generator=random)
+        found = queue.nearest(asked)
+        for row, own in zip(found, asked, strict=True):
+            best = max(held, key=lambda text: cosine(text, own)) if held else own
+            torch.testing.assert_close(row, best / best.norm())
+        new = torch.randn(batch, 5, generator=random)
+        queue.push(new)
+        held = [*held, *new][-4:]
+
+
+def test_the_queue_goes_on_where_it_was_saved() -> None:
+    one, other = TextQueue(4, 5), TextQueue(4, 5)
+    one.push(features(0, 3)[0])
+    other.load_state_dict(one.state_dict())
+    for queue in (one, other):
+        queue.push(features(1, 3)[0])
+    assert torch.equal(one.rows, other.rows)
+    with pytest.raises(BadInput, match="1 or more"):
+        TextQueue(0, 5)
+
+
+def test_masked_tokens_follow_their_shares_and_their_seed() -> None:
+    ids = torch.arange(40_000).remainder(50).reshape(100, 400)
+    words, mask = torch.arange(4, 50), 3
+    shown, wanted = terms.masked(ids, words, mask, torch.Generator().manual_seed(0))
+    hidden = wanted != UNTOUCHED
+    assert torch.equal(wanted[hidden], ids[hidden])
+    assert torch.equal(shown[~hidden], ids[~hidden])
+    assert not hidden[ids < 4].any()
+    share = float(hidden[ids >= 4].double().mean())
+    masked = float((shown[hidden] == mask).double().mean())
+    kept = float((shown == ids)[hidden].double().mean())
+    assert share == pytest.approx(0.15, abs=0.01)
+    assert masked == pytest.approx(0.8, abs=0.02)
+    assert kept == pytest.approx(0.1, abs=0.02)
+    again = terms.masked(ids, words, mask, torch.Generator().manual_seed(0))
+    assert torch.equal(shown, again[0])
+
+
+def test_masked_language_is_that_of_a_loop() -> None:
+    logits = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    hidden = torch.tensor([[2, UNTOUCHED, 4, 0], [UNTOUCHED] * 4])
+    wanted = -sum(float(logits[0, t].log_softmax(0)[k]) for t, k in [(0, 2), (2, 4), (3, 0)]) / 3
+    loss = terms.masked_language(logits, hidden)
+    loss.backward()
+    assert float(loss) == pytest.approx(wanted / 2)
+    assert logits.grad is not None
+    assert not logits.grad[1].any()
+
+
+def test_the_total_is_weighted_as_shipped() -> None:
+    parts = [torch.tensor(x) for x in (3.0, 5.0, 7.0, 11.0, 13.0)]
+    wanted = 0.4 * 3 + 0.2 * (5 + 7) + 0.2 * 11 + 0.2 * 13
+    assert float(Terms(*parts).total(Weights())) == pytest.approx(wanted)
+    assert float(Terms(*parts).total(Weights(0, 0, 0))) == 3.0
+    with pytest.raises(BadInput, match="1 at most"):
+        Weights(0.5, 0.4, 0.2)
+
+
+@pytest.mark.parametrize("loss", [terms.info_nce, terms.siglip])
+def test_autocast_changes_nothing(loss: Callable[..., Tensor]) -> None:
+    args = (*features(6), SCALE) if loss is terms.info_nce else (*features(6), SCALE, BIAS)
+    exact = loss(*args)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(loss(*args), exact)
+
+
+def test_the_temperature_is_bounded() -> None:
+    temperature = terms.Temperature()
+    assert float(temperature()) == pytest.approx(1 / 0.07)
+    nn.init.constant_(temperature.log_scale, 9.0)
+    assert float(temperature()) == pytest.approx(100)
+
+
+class Pair(nn.Module):
+    """Two towers and all terms that see other ranks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.image, self.text = nn.Linear(5, 3), nn.Linear(5, 3)
+        self.temperature = terms.Temperature()
+        self.bias = nn.Parameter(torch.tensor(BIAS))
+        self.queue = TextQueue(16, 3)
+        self.queue.push(torch.randn(10, 3))
+
+    def forward(self, images: Tensor, texts: Tensor, gather: terms.Gather) -> Tensor:
+        one, other, scale = self.image(images), self.text(texts), self.temperature()
+        near = self.queue.nearest(other)
+        return (
+            terms.info_nce(one, other, scale, gather)
+            + terms.siglip(one, other, scale, self.bias, gather)
+            + terms.multi_view((one, one + 1), (other, other - 1), scale, gather)
+            + terms.nearest_neighbour((one, one * 2), near, scale, gather)
+        )
+
+
+def learned(model: nn.Module, gather: terms.Gather, rows: slice) -> list[Tensor]:
+    one, other = features(7, 8)
+    loss = model(one[rows], other[rows], gather)
+    loss.backward()
+    return [loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
+
+
+def _one_of_two(rank: int, meeting: str, out: str) -> None:
+    from torch.distributed.nn.functional import all_gather
+
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    model = nn.parallel.DistributedDataParallel(Pair())
+    together: Any = lambda rows: torch.cat(list(all_gather(rows)))  # noqa: E731
+    found = learned(model, together, slice(4 * rank, 4 * rank + 4))
+    torch.save(found, f"{out}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_ranks_do_what_one_process_does(tmp_path: Path) -> None:
+    mp.spawn(_one_of_two, (f"file://{tmp_path}/meeting", str(tmp_path)), nprocs=2)
+    one, two = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    whole = learned(Pair(), terms.alone, slice(0, 8))
+    assert len(whole) == len(one) == 1 + 6
+    torch.testing.assert_close((one[0] + two[0]) / 2, whole[0])
+    for a, b, wanted in zip(one[1:], two[1:], whole[1:], strict=True):
+        torch.testing.assert_close(a, wanted)
+        torch.testing.assert_close(b, wanted)
