@@ -1,6 +1,7 @@
 """What a stage trains: MetaNet, or any timm model behind the same face."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
@@ -53,8 +54,21 @@ Backbone = MetaNet | TimmBackbone
 """`forward`: pooled features ``[b width]``; `forward_features`: maps at strides 4, 8, 16, 32."""
 
 
+def architecture_of(spec: str) -> tuple[str, ...]:
+    """Specs without weights of what `backbone` would build; several of a generalist.
+
+    >>> architecture_of("metanet:mn_xs@weights.safetensors")
+    ('metanet:mn_xs@random',)
+    """
+    from roadworthy.learn.manifest import is_stage, read_config
+
+    if is_stage(spec):
+        return read_config(Path(spec)).architecture
+    return (spec.partition("@")[0] + "@random",)
+
+
 def backbone(spec: str) -> Backbone:
-    """The model of a spec without its classifier, ready to be trained.
+    """The model of a spec, or of the folder of a stage, without its classifier, to be trained.
 
     >>> backbone("metanet:mn_xs@random").channels
     (24, 48, 64, 128)
@@ -62,6 +76,12 @@ def backbone(spec: str) -> Backbone:
     Raises:
         BadModel: as `load_model`, or a model that hands out no maps.
     """
+    from roadworthy.learn.manifest import fill, is_stage
+
+    if is_stage(spec):
+        body = built(architecture_of(spec))
+        fill(body, Path(spec))
+        return body
     module = load_model(spec).module.requires_grad_(True).train()
     if isinstance(module, MetaNet):
         module.classifier = nn.Identity()
@@ -72,6 +92,12 @@ def backbone(spec: str) -> Backbone:
             "e.g. metanet:mn_s@random or timm:resnet18@random"
         )
     return TimmBackbone(module)
+
+
+def built(architecture: tuple[str, ...]) -> Backbone:
+    """The backbone of an architecture, untrained."""
+    (spec,) = architecture
+    return backbone(spec)
 
 
 def _rows(model: Any) -> Any:

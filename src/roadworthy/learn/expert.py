@@ -1,0 +1,102 @@
+"""Experts: a backbone with a head for each source, all of one type of task or of several.
+
+With sources of one type this is INTERN's expert; with several it is hard-shared multitask training,
+the baseline that a generalist is to beat.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from roadworthy.core.runs import output_folder
+from roadworthy.errors import BadInput
+from roadworthy.learn.backbones import Backbone, architecture_of, backbone
+from roadworthy.learn.batches import Batch, Source, Task
+from roadworthy.learn.loop import Feed, Learner, Machine, Trained, train
+from roadworthy.learn.manifest import HeadConfig, Made, StageConfig, is_stage, write_stage
+from roadworthy.learn.plan import Plan
+from roadworthy.learn.tasks import AUGMENTATIONS, answer, head_of, judge_head, loss_of, read
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where and how a stage is run.
+
+    Args:
+        held_out: what its heads are judged by at the end; of a source's task and classes.
+        resume: go on from what an interrupted run has left in `out`.
+    """
+
+    out: Path
+    plan: Plan
+    machine: Machine = field(default_factory=Machine)
+    held_out: Sequence[Source] = ()
+    resume: bool = True
+
+
+class Headed(Learner):
+    """A backbone and its heads, in the order of the sources."""
+
+    def __init__(self, body: Backbone, sources: Sequence[Source]) -> None:
+        super().__init__()
+        self.backbone = body
+        self.heads = nn.ModuleList(head_of(each.task, body, len(each.classes)) for each in sources)
+        self.tasks: list[Task] = [each.task for each in sources]
+        self.classes = [len(each.classes) for each in sources]
+
+    def forward(self, tensors: dict[str, Tensor], source: int) -> dict[str, Tensor]:
+        """The loss of the source's head."""
+        batch = Batch(**tensors)
+        task = self.tasks[source]
+        said = answer(task, self.heads[source], read(self.backbone, task, batch.images))
+        return {"loss": loss_of(task, said, batch, self.classes[source])}
+
+
+def learn_expert(begin: str, sources: Sequence[Source], job: Job) -> dict[str, Any]:
+    """Train the backbone of `begin`, a spec or a stage's folder, on `sources`; the manifest.
+
+    Raises:
+        BadInput: no sources.
+    """
+    if not sources:
+        raise BadInput("no source given; an expert needs at least one")
+    output_folder(job.out)
+    torch.manual_seed(job.plan.seed)
+    learner = Headed(backbone(begin), sources)
+    feeds = [Feed(each, AUGMENTATIONS[each.task]) for each in sources]
+    trained = train(learner, feeds, job.plan, job.out, job.machine, job.resume)
+    stage = "expert" if len({each.task for each in sources}) == 1 else "multitask"
+    parents = [Path(begin)] if is_stage(begin) else []
+    return written(trained, (stage, architecture_of(begin)), sources, job, parents)
+
+
+def written(
+    trained: Trained,
+    kind: tuple[str, tuple[str, ...]],
+    sources: Sequence[Source],
+    job: Job,
+    parents: Sequence[Path],
+) -> dict[str, Any]:
+    """Judge the heads of a `Headed` and write its folder, on the first rank; the manifest.
+
+    Args:
+        kind: name of the stage, and its architecture.
+    """
+    learner = trained.learner
+    assert isinstance(learner, Headed)
+    if not trained.first:
+        return {}
+    numbers = {
+        source.name + " " + source.task: judge_head(learner.backbone, head, held)
+        for source, head in zip(sources, learner.heads, strict=True)
+        for held in job.held_out
+        if (held.task, held.classes) == (source.task, source.classes)
+    }
+    heads = tuple(HeadConfig(each.name, each.task, each.classes) for each in sources)
+    config = StageConfig(*kind, sources[0].content.images.shape[-1], heads)
+    made = Made(parents, sources, job.plan, trained.compute, numbers)
+    return write_stage(job.out, config, learner.backbone, learner.heads, made)

@@ -1,0 +1,197 @@
+"""A stage's folder: weights, what they are of, and how they came about.
+
+==========================  =======================================================================
+``model.safetensors``       the backbone alone; ``metanet:NAME@FOLDER/model.safetensors`` opens it
+``heads.safetensors``       what stood on it: heads, text tower, adapters
+``config.json``             `StageConfig`: how to build both
+``manifest.json``           parents, data, seed, what it cost, versions, and a hash of each file
+==========================  =======================================================================
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from roadworthy.core.checkpoints import load_strictly, read_weights
+from roadworthy.core.images import IMAGENET, Preprocess
+from roadworthy.core.metadata import for_safetensors
+from roadworthy.core.runs import host, plain, versions, write_atomically
+from roadworthy.errors import BadModel
+from roadworthy.learn.batches import Source, Task
+from roadworthy.learn.loop import Compute
+from roadworthy.learn.plan import Plan
+
+MODEL, HEADS, CONFIG, MANIFEST = (
+    "model.safetensors",
+    "heads.safetensors",
+    "config.json",
+    "manifest.json",
+)
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """A head: of which source and task, and the names of its classes."""
+
+    source: str
+    task: Task
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """How the model of a stage is built.
+
+    Args:
+        stage: amateur, expert, generalist, distill or multitask.
+        architecture: spec without weights; of a generalist its main and then its auxiliary ones.
+        size: pixels a side that it learned from.
+        heads: in the order of ``heads.safetensors``.
+    """
+
+    stage: str
+    architecture: tuple[str, ...]
+    size: int
+    heads: tuple[HeadConfig, ...] = ()
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a stage came about.
+
+    Args:
+        parents: folders of the stages that it began with.
+        sources: what it learned from.
+        compute: its own, without its parents'.
+        held_out: metrics of its heads.
+    """
+
+    parents: Sequence[Path]
+    sources: Sequence[Source]
+    plan: Plan
+    compute: Compute
+    held_out: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def write_stage(
+    out: Path, config: StageConfig, backbone: nn.Module, heads: nn.Module, made: Made
+) -> dict[str, Any]:
+    """Write the four files, the manifest last, and hand out what it says."""
+    metadata = for_safetensors(preprocess_of(config.size))
+    _save(out / MODEL, backbone.state_dict(), metadata)
+    _save(out / HEADS, heads.state_dict(), {})
+    _json(out / CONFIG, asdict(config))
+    parents = [(folder, read_manifest(folder)) for folder in made.parents]
+    manifest = plain({
+        "stage": config.stage,
+        "parents": [
+            {"folder": str(folder), "sha256": found["files"][MODEL]} for folder, found in parents
+        ],
+        "data": [
+            {"name": each.name, "task": each.task, "n": len(each), "sha256": each.sha256}
+            for each in made.sources
+        ],
+        "seed": made.plan.seed,
+        "plan": made.plan,
+        "compute": made.compute,
+        "held_out": made.held_out,
+        "total": _total(made.compute, [found for _, found in parents]),
+        "files": {name: _sha256(out / name) for name in (MODEL, HEADS, CONFIG)},
+        "versions": versions(),
+        "host": host(),
+    })  # fmt: skip
+    _json(out / MANIFEST, manifest)
+    return manifest
+
+
+def preprocess_of(size: int) -> Preprocess:
+    """What turns a photo into what a stage saw: squashed to a square, ImageNet's mean."""
+    return Preprocess(
+        resize="pillow-bilinear",
+        geometry="squash",
+        size=(size, size),
+        mean=IMAGENET.mean,
+        std=IMAGENET.std,
+    )
+
+
+def _total(own: Compute, parents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the stage and all that it began with have cost, each ancestor once."""
+    ancestors: dict[str, Any] = {}
+    for each in parents:
+        ancestors |= each["total"]["ancestors"]
+        ancestors[each["files"][MODEL]] = each["compute"]
+    summed = Compute()
+    for cost in (asdict(own), *ancestors.values()):
+        summed = summed.plus(**cost)
+    return {**asdict(summed), "ancestors": ancestors}
+
+
+def is_stage(folder: str | Path) -> bool:
+    """Whether a stage has been written there."""
+    return (Path(folder) / MANIFEST).is_file()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What ``manifest.json`` says, after a look at the hash of each file.
+
+    Raises:
+        BadModel: no finished stage, or a file that is not what was written.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        files = dict(manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadModel(
+            f"{folder} is no finished stage: {MANIFEST} is missing or damaged; give a folder that "
+            "roadworthy learn wrote"
+        ) from error
+    for name, expected in files.items():
+        if not (folder / name).is_file() or _sha256(folder / name) != expected:
+            raise BadModel(
+                f"{folder / name} is not what {MANIFEST} says was written: it is missing, cut off "
+                "or changed; copy the whole folder again"
+            )
+    return manifest
+
+
+def read_config(folder: Path) -> StageConfig:
+    """How the stage's model is built; the folder's files are looked at first."""
+    read_manifest(folder)
+    held = json.loads((folder / CONFIG).read_text())
+    heads = tuple(
+        HeadConfig(each["source"], each["task"], tuple(each["classes"])) for each in held["heads"]
+    )
+    return StageConfig(held["stage"], tuple(held["architecture"]), held["size"], heads)
+
+
+def fill(module: nn.Module, folder: Path, name: str = MODEL) -> nn.Module:
+    """`module` with the weights of a stage's file; every key must fit.
+
+    Raises:
+        BadModel: keys are missing, unknown or of another shape; lists them.
+    """
+    load_strictly(module, read_weights(folder / name), f"stage {folder / name}")
+    return module
+
+
+def _save(path: Path, weights: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    held = {name: each.detach().cpu().contiguous().clone() for name, each in weights.items()}
+    with write_atomically(path) as temporary:
+        save_file(held, temporary, metadata)
+
+
+def _json(path: Path, values: Any) -> None:
+    with write_atomically(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
