@@ -6,7 +6,7 @@ A view is a crop, a flip and a change of colour. What moves pixels moves boxes, 
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -57,11 +57,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: Any) -> Self:
+    def __getitem__(self, index: Any) -> "Batch":
         """The images of an index as tensors take it."""
         return replace(self, **{name: each[index] for name, each in self.tensors().items()})
 
-    def to(self, device: torch.device) -> Self:
+    def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
         moved = {name: each.to(device) for name, each in self.tensors().items()}
         return replace(self, **moved)

@@ -105,7 +105,7 @@ def chosen(plan: Plan, source: int, visit: int, size: int) -> Int[NDArray[np.int
         r: _random(plan.seed, 1, source, r).permutation(size)
         for r in {int(place) // size for place in places}
     }
-    return np.array([rounds[place // size][place % size] for place in places])
+    return np.array([rounds[int(place) // size][int(place) % size] for place in places])
 
 
 def seed_of(plan: Plan, step: int, rank: int = 0) -> int:
