@@ -9,11 +9,10 @@ import argparse
 import io
 from collections.abc import Callable
 
-import numpy as np
 from PIL import Image, ImageOps
 
 from roadworthy.core.data import load_data
-from roadworthy.learn.duplicates import CLOSE, nearest, perceptual_hash
+from roadworthy.learn.duplicates import CLOSE, both_ways, hashes, nearest
 
 
 def recompressed(image: Image.Image) -> Image.Image:
@@ -42,15 +41,13 @@ def main() -> None:
     data = load_data(given.data).subset(given.count, seed=0)
     images = [data.load(i) for i in range(len(data))]
     tests, others = images[::2], images[1::2]
-    known = np.array([perceptual_hash(each) for each in tests])
-    turned = np.array([perceptual_hash(ImageOps.mirror(each)) for each in tests])
-    known = np.concatenate([known, turned])
+    known = both_ways(tests)
     for close in (CLOSE // 2, CLOSE, CLOSE * 3 // 2):
         print(f"{close} bits of 256, {len(tests)} test pictures, {len(others)} others")
         for name, changed in COPIES.items():
-            copies = np.array([perceptual_hash(changed(each)) for each in tests])
+            copies = hashes(map(changed, tests))
             print(f"  {name:28} found {(nearest(copies, known)[1] <= close).mean():7.1%}")
-        wrong = nearest(np.array([perceptual_hash(each) for each in others]), known)[1] <= close
+        wrong = nearest(hashes(others), known)[1] <= close
         print(f"  {'other pictures':28} found {wrong.mean():7.1%} ({wrong.sum()})")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from core.metanets import lively
 from safetensors.torch import save_file
 from torch import nn
 
@@ -25,19 +26,6 @@ def config(op: str, down: str = "inside") -> MetaNetConfig:
     rows = zip((8, 8, 16, 16, 24), (1, 2, 2, 2, 2), strict=True)
     stages = tuple(Stage(op, 2, c, s, 2, 8, down if s > 1 else "inside") for c, s in rows)
     return MetaNetConfig(stages, stem=8, head=32, layer_scale=0.5)
-
-
-def lively(net: nn.Module) -> nn.Module:
-    """As after training: no block is silent, no statistic is a whole number."""
-    torch.manual_seed(0)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-        if isinstance(module, ops.AttentionBlock | ops.AttentionDown):
-            nn.init.normal_(module.position.weight, std=0.1)
-    return net.eval()
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_the_hash_is_the_signs_of_steps_to_the_right() -> None:
 
 
 def test_nearest_equals_counting_one_by_one() -> None:
-    own, others = (hashes(sample(picture(i)) for i in part) for part in (range(5), range(5, 12)))
+    own, others = (hashes(map(picture, part)) for part in (range(5), range(5, 12)))
     which, bits = nearest(own, others)
     for i, row in enumerate(own):
         slow = [sum(bin(int(a) ^ int(b)).count("1") for a, b in zip(row, o)) for o in others]  # noqa: B905

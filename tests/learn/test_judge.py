@@ -8,7 +8,7 @@ from roadworthy.core.dense import Depth, Segmentation
 from roadworthy.core.detection import Detection
 from roadworthy.core.tasks import Classification
 from roadworthy.errors import BadData
-from roadworthy.learn.judge import judge, relative_error
+from roadworthy.learn.judge import judge
 
 SIZE = (8, 8)
 
@@ -60,12 +60,3 @@ def test_a_box_of_two_classes_is_found_as_either_and_ignored_ones_are_no_fault()
     strict = classes.clamp(min=0)
     other = {**found, "labels": torch.tensor([0, 2, 2])}
     assert judge(task, [([other], (boxes, strict))], SIZE).value == pytest.approx(0.5)
-
-
-def test_worse_is_above_zero_in_either_direction() -> None:
-    assert relative_error(0.4, 0.5, 100.0) == pytest.approx(0.2)
-    assert relative_error(0.6, 0.5, 100.0) == pytest.approx(-0.2)
-    assert relative_error(2.4, 2.0, -100.0) == pytest.approx(0.2)
-    assert relative_error(1.6, 2.0, -100.0) == pytest.approx(-0.2)
-    with pytest.raises(BadData, match="above 0"):
-        relative_error(1.0, 0.0, 100.0)

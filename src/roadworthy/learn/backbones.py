@@ -54,17 +54,17 @@ Backbone = MetaNet | TimmBackbone
 """`forward`: pooled features ``[b width]``; `forward_features`: maps at strides 4, 8, 16, 32."""
 
 
-def architecture_of(spec: str) -> tuple[str, ...]:
-    """Specs without weights of what `backbone` would build; several of a generalist.
+def architecture_of(spec: str) -> str:
+    """The spec without weights of what `backbone` would build.
 
     >>> architecture_of("metanet:mn_xs@weights.safetensors")
-    ('metanet:mn_xs@random',)
+    'metanet:mn_xs@random'
     """
     from roadworthy.learn.manifest import is_stage, read_config
 
     if is_stage(spec):
         return read_config(Path(spec)).architecture
-    return (spec.partition("@")[0] + "@random",)
+    return spec.partition("@")[0] + "@random"
 
 
 def backbone(spec: str) -> Backbone:
@@ -79,7 +79,7 @@ def backbone(spec: str) -> Backbone:
     from roadworthy.learn.manifest import fill, is_stage
 
     if is_stage(spec):
-        body = built(architecture_of(spec))
+        body = backbone(architecture_of(spec))
         fill(body, Path(spec))
         return body
     module = load_model(spec).module.requires_grad_(True).train()
@@ -92,12 +92,6 @@ def backbone(spec: str) -> Backbone:
             "e.g. metanet:mn_s@random or timm:resnet18@random"
         )
     return TimmBackbone(module)
-
-
-def built(architecture: tuple[str, ...]) -> Backbone:
-    """The backbone of an architecture, untrained."""
-    (spec,) = architecture
-    return backbone(spec)
 
 
 def _rows(model: Any) -> Any:

@@ -16,14 +16,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from roadworthy.core.dense_data import VOID
 from roadworthy.core.images import IMAGENET
 from roadworthy.core.sources import decode
-from roadworthy.errors import BadData
+from roadworthy.errors import BadData, BadInput
+from roadworthy.learn.dense_losses import STRIDES
 from roadworthy.learn.sample import Sample
 
-Task = Literal["classification", "detection", "segmentation", "depth", "captions"]
-IGNORED = 255
-"""The id of a pixel of which nobody says what it is."""
+Task = Literal["classification", "detection", "segmentation", "depth"]
 NOTHING = -1
 """The class of a row of boxes that holds none."""
 _LEAST = 0.25
@@ -39,10 +39,9 @@ class Batch:
         labels: class of each image.
         boxes: x1 y1 x2 y2 in pixels, padded by rows of zeros.
         box_labels: class of each box, `NOTHING` of padding.
-        masks: id of each pixel, `IGNORED` where nobody says.
+        masks: id of each pixel, `VOID` where nobody says.
         depth: metres, NaN where none was measured.
         numbers: which images of their source these are.
-        again: the same images, seen in another view.
     """
 
     images: Shaped[Tensor, "b 3 h w"]
@@ -52,7 +51,6 @@ class Batch:
     masks: UInt8[Tensor, "b h w"] | None = None
     depth: Float[Tensor, "b h w"] | None = None
     numbers: Int[Tensor, " b"] | None = None
-    again: Float[Tensor, "b 3 h w"] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -80,14 +78,12 @@ class Source:
         name: of the data set.
         classes: names of the ids in `content`; () for tasks without classes.
         content: all images, as bytes.
-        captions: sentences of each image; () for other tasks.
     """
 
     name: str
     task: Task
     classes: tuple[str, ...]
     content: Batch
-    captions: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.content)
@@ -95,7 +91,7 @@ class Source:
     @property
     def sha256(self) -> str:
         """Hash of images and annotations, as they are held."""
-        digest = hashlib.sha256(repr((self.task, self.classes, self.captions)).encode())
+        digest = hashlib.sha256(repr((self.task, self.classes)).encode())
         for name, each in sorted(self.content.tensors().items()):
             digest.update(name.encode())
             digest.update(each.contiguous().numpy().tobytes())
@@ -109,8 +105,11 @@ def hold(samples: Iterable[Sample], task: Task, size: int, classes: Sequence[str
         classes: their order; none means those that occur, sorted.
 
     Raises:
+        BadInput: a size that is no multiple of 32, the coarsest stride of the heads.
         BadData: no samples, one without the annotation, or a class that is not among `classes`.
     """
+    if size < 1 or size % STRIDES[-1]:
+        raise BadInput(f"{size} pixels a side given; a multiple of {STRIDES[-1]} is needed")
     held = list(samples)
     if not held:
         raise BadData(f"no sample to learn {task} from; give a source that has some")
@@ -120,8 +119,7 @@ def hold(samples: Iterable[Sample], task: Task, size: int, classes: Sequence[str
     images = np.stack([_pixels(each, size) for each in held])
     content = Batch(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous())
     said = {name: torch.from_numpy(v) for name, v in _said(held, task, size, known).items()}
-    captions = tuple(each.captions for each in held) if task == "captions" else ()
-    return Source(held[0].source, task, known, replace(content, **said), captions)
+    return Source(held[0].source, task, known, replace(content, **said))
 
 
 def _check_annotated(sample: Sample, task: Task) -> None:
@@ -130,7 +128,6 @@ def _check_annotated(sample: Sample, task: Task) -> None:
         "detection": sample.boxes is not None,
         "segmentation": sample.mask is not None,
         "depth": sample.depth is not None,
-        "captions": len(sample.captions) > 0,
     }
     if not has[task]:
         there = [name for name, found in has.items() if found]
@@ -154,7 +151,7 @@ def _classes(held: Sequence[Sample], task: Task) -> tuple[str, ...]:
 
 def _mask_ids(held: Sequence[Sample]) -> tuple[str, ...]:
     ids = {int(v) for each in held if each.mask is not None for v in np.unique(each.mask)}
-    return tuple(map(str, range(max(ids - {IGNORED}, default=0) + 1)))
+    return tuple(map(str, range(max(ids - {VOID}, default=0) + 1)))
 
 
 def _pixels(sample: Sample, size: int) -> NDArray[np.uint8]:
@@ -179,8 +176,6 @@ def _said(
             return {"masks": masks}
         case "depth":
             return {"depth": np.stack([_nearest(s.depth, size) for s in held])}
-        case "captions":
-            return {}
 
 
 def _id(ids: dict[str, int], name: str, sample: Sample) -> int:
@@ -190,11 +185,11 @@ def _id(ids: dict[str, int], name: str, sample: Sample) -> int:
 
 
 def _check_ids(masks: NDArray[np.uint8], held: Sequence[Sample], classes: int) -> None:
-    wrong = ((masks >= classes) & (masks != IGNORED)).any((1, 2))
+    wrong = ((masks >= classes) & (masks != VOID)).any((1, 2))
     if wrong.any():
         raise BadData(
             f"the mask of image {held[int(wrong.argmax())].name} has ids beyond its {classes} "
-            f"classes; 0 to {classes - 1} and {IGNORED} are allowed"
+            f"classes; 0 to {classes - 1} and {VOID} are allowed"
         )
 
 

@@ -148,15 +148,6 @@ def classification_loss(logits: Float[Tensor, "b k"], labels: Int[Tensor, " b"])
     return each.mean()
 
 
-def multilabel_loss(logits: Float[Tensor, "b k"], labels: Int[Tensor, "b k"]) -> Tensor:
-    """Binary cross entropy over each image's entries of 1 or 0; `IGNORED` ones add nothing."""
-    judged = labels != IGNORED
-    each = F.binary_cross_entropy_with_logits(
-        logits.float(), (labels == 1).float(), reduction="none"
-    )
-    return _mean(each, judged).mean()
-
-
 def segmentation_loss(logits: Float[Tensor, "b k y x"], masks: UInt8[Tensor, "b h w"]) -> Tensor:
     """Cross entropy plus Dice loss of every pixel that is not `VOID`.
 

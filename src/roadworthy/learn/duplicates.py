@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from jaxtyping import Int, UInt64
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from roadworthy.core.sources import decode
 from roadworthy.learn.sample import Sample
@@ -26,17 +26,15 @@ def perceptual_hash(image: Image.Image) -> UInt64[NDArray[np.uint64], "4"]:
     return np.packbits(values[:, 1:] > values[:, :-1]).view(np.uint64)
 
 
-def hashes(samples: Iterable[Sample]) -> Hashes:
-    """Perceptual hashes of `samples`."""
-    rows = [perceptual_hash(decode(each.image, each.name)) for each in samples]
-    return np.array(rows, np.uint64).reshape(-1, 4)
+def hashes(images: Iterable[Image.Image]) -> Hashes:
+    """Perceptual hashes of `images`."""
+    return np.array([perceptual_hash(each) for each in images], np.uint64).reshape(-1, 4)
 
 
-def flipped_hashes(samples: Iterable[Sample]) -> Hashes:
-    """Perceptual hashes of `samples`, each turned left to right."""
-    flip = Image.Transpose.FLIP_LEFT_RIGHT
-    rows = [perceptual_hash(decode(each.image, each.name).transpose(flip)) for each in samples]
-    return np.array(rows, np.uint64).reshape(-1, 4)
+def both_ways(images: Iterable[Image.Image]) -> Hashes:
+    """Perceptual hashes of `images`, and behind them of each turned left to right."""
+    held = list(images)
+    return hashes([*held, *map(ImageOps.mirror, held)])
 
 
 def nearest(
@@ -59,8 +57,8 @@ def without_duplicates(
     upstream: Iterable[Sample], tests: Iterable[Sample], close: int = CLOSE
 ) -> Iterator[Sample]:
     """What of `upstream` resembles no picture of `tests`, the right way round or flipped."""
-    held = list(tests)
-    known = np.concatenate([hashes(held), flipped_hashes(held)])
+    known = both_ways(decode(each.image, each.name) for each in tests)
     for each in upstream:
-        if not len(known) or nearest(hashes([each]), known)[1][0] > close:
+        own = hashes([decode(each.image, each.name)])
+        if not len(known) or nearest(own, known)[1][0] > close:
             yield each

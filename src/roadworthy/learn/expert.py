@@ -5,7 +5,7 @@ the baseline that a generalist is to beat.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def learn_expert(begin: str, sources: Sequence[Source], job: Job) -> dict[str, A
 
 def written(
     trained: Trained,
-    kind: tuple[str, tuple[str, ...]],
+    kind: tuple[str, str],
     sources: Sequence[Source],
     job: Job,
     parents: Sequence[Path],
@@ -90,12 +90,13 @@ def written(
     assert isinstance(learner, Headed)
     if not trained.first:
         return {}
-    numbers = {
-        source.name + " " + source.task: judge_head(learner.backbone, head, held)
+    numbers = [
+        {"head": source.name, "task": source.task, "judged_on": held.name}
+        | asdict(judge_head(learner.backbone, head, held))
         for source, head in zip(sources, learner.heads, strict=True)
         for held in job.held_out
         if (held.task, held.classes) == (source.task, source.classes)
-    }
+    ]
     heads = tuple(HeadConfig(each.name, each.task, each.classes) for each in sources)
     config = StageConfig(*kind, sources[0].content.images.shape[-1], heads)
     made = Made(parents, sources, job.plan, trained.compute, numbers)

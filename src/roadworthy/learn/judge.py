@@ -67,25 +67,6 @@ def judge(task: Judged, batches: Iterable[tuple[Any, Any]], size: Size) -> Verdi
     return Verdict(task.metric, value, task.points, len(evidence))
 
 
-def relative_error(value: float, reference: float, points: float) -> float:
-    """How much worse `value` is than `reference`, as a share of it; below 0 where it is better.
-
-    The same for metrics of either direction, so that types of task can be averaged.
-
-    Args:
-        points: of the metric, above 0 where higher is better.
-
-    >>> round(relative_error(0.45, 0.5, 100.0), 3), round(relative_error(3.3, 3.0, -100.0), 3)
-    (0.1, 0.1)
-
-    Raises:
-        BadData: a reference that is not above 0.
-    """
-    if not reference > 0:
-        raise BadData(f"reference {reference} given; a metric above 0 is needed to compare with")
-    return float(np.sign(points)) * (reference - value) / reference
-
-
 def truth_rows(
     boxes: Float[Tensor, "m 4"], classes: Int[Tensor, "m k"]
 ) -> Float[NDArray[np.float64], "_ 6"]:

@@ -7,9 +7,10 @@ share a batch learn what one process does.
 
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,15 +29,12 @@ Precision = Literal["32-true", "bf16-mixed"]
 STATE = "state.pt"
 
 
-class Learner(nn.Module):
+class Learner(nn.Module, ABC):
     """What the loop trains; a stage says what its loss is."""
 
+    @abstractmethod
     def forward(self, tensors: dict[str, Tensor], source: int) -> dict[str, Tensor]:
         """The parts of the loss of a batch (its `Batch.tensors()`), their sum under ``loss``."""
-        raise NotImplementedError
-
-    def stepped(self, step: int) -> None:
-        """Called after each update of the weights."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +44,11 @@ class Feed:
     Args:
         how: the views that are taken of its images.
         weight: how often it is drawn, beside what its size says.
-        twice: whether each image is seen in a second view.
     """
 
     source: Source
     how: Augmentation = field(default_factory=Augmentation)
     weight: float = 1.0
-    twice: bool = False
 
     def batch(
         self, plan: Plan, step: int, numbers: Any, part: slice, device: torch.device
@@ -62,12 +58,7 @@ class Feed:
         views = draw_views(len(numbers), self.how, generator).part(part).to(device)
         at = torch.from_numpy(numbers)[part]
         stored = self.source.content[at.to(self.source.content.images.device)].to(device)
-        seen = see(stored, views)
-        second: dict[str, Tensor] = {}
-        if self.twice:
-            views = draw_views(len(numbers), self.how, generator).part(part).to(device)
-            second["again"] = see(Batch(stored.images), views).images
-        return Batch(**{**seen.tensors(), **second, "numbers": at.to(device)})
+        return replace(see(stored, views), numbers=at.to(device))
 
 
 @dataclass(frozen=True)
@@ -80,8 +71,13 @@ class Machine:
 
     def fabric(self) -> Any:
         """Lightning Fabric, launched."""
-        from lightning_fabric import Fabric
-        from lightning_fabric.strategies.ddp import DDPStrategy
+        try:
+            from lightning_fabric import Fabric
+            from lightning_fabric.strategies.ddp import DDPStrategy
+        except ImportError as error:
+            raise BadInput(
+                "lightning-fabric is not installed; pip install 'roadworthy[train]'"
+            ) from error
 
         world = int(os.environ.get("WORLD_SIZE", 1))
         here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
@@ -233,7 +229,6 @@ class _Run:
         )
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.learner.stepped(self.step)
         self.compute = self.compute.plus(
             images=self.plan.batch, macs=self.macs[source] * self.plan.batch
         )
@@ -308,19 +303,17 @@ def _near(feeds: Sequence[Feed], device: torch.device) -> list[Feed]:
     need = sum(e.nbytes for feed in feeds for e in feed.source.content.tensors().values())
     if need > torch.cuda.mem_get_info(device)[0] / 2:
         return list(feeds)
-    return [Feed(_moved(feed.source, device), feed.how, feed.weight, feed.twice) for feed in feeds]
+    return [replace(feed, source=_moved(feed.source, device)) for feed in feeds]
 
 
 def _moved(source: Source, device: torch.device) -> Source:
-    return Source(
-        source.name, source.task, source.classes, source.content.to(device), source.captions
-    )
+    return replace(source, content=source.content.to(device))
 
 
 def _identity(learner: nn.Module, feeds: Sequence[Feed], plan: Plan) -> dict[str, Any]:
     """What must be the same for a run to go on."""
     shapes = {name: list(each.shape) for name, each in learner.state_dict().items()}
-    said = [[feed.source.sha256, asdict(feed.how), feed.weight, feed.twice] for feed in feeds]
+    said = [[feed.source.sha256, asdict(feed.how), feed.weight] for feed in feeds]
     return {"plan": asdict(plan), "shapes": shapes, "feeds": said}
 
 

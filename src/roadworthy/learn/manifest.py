@@ -11,7 +11,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,14 @@ class StageConfig:
     """How the model of a stage is built.
 
     Args:
-        stage: amateur, expert, generalist, distill or multitask.
-        architecture: spec without weights; of a generalist its main and then its auxiliary ones.
+        stage: expert or multitask.
+        architecture: spec without weights.
         size: pixels a side that it learned from.
         heads: in the order of ``heads.safetensors``.
     """
 
     stage: str
-    architecture: tuple[str, ...]
+    architecture: str
     size: int
     heads: tuple[HeadConfig, ...] = ()
 
@@ -76,7 +76,7 @@ class Made:
     sources: Sequence[Source]
     plan: Plan
     compute: Compute
-    held_out: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    held_out: Sequence[Mapping[str, Any]] = ()
 
 
 def write_stage(
@@ -168,7 +168,7 @@ def read_config(folder: Path) -> StageConfig:
     heads = tuple(
         HeadConfig(each["source"], each["task"], tuple(each["classes"])) for each in held["heads"]
     )
-    return StageConfig(held["stage"], tuple(held["architecture"]), held["size"], heads)
+    return StageConfig(held["stage"], held["architecture"], held["size"], heads)
 
 
 def fill(module: nn.Module, folder: Path, name: str = MODEL) -> nn.Module:

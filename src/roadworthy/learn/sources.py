@@ -1,21 +1,14 @@
 """Sources as they are named on the command line."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from multiprocessing import get_context
-from os import cpu_count
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from roadworthy.errors import BadInput
 from roadworthy.learn.batches import Source, Task, hold
 from roadworthy.learn.readers import Origin, read_captions, read_spec
 from roadworthy.learn.sample import Sample
-from roadworthy.learn.scenes import render
+from roadworthy.learn.scenes import scenes
 from roadworthy.learn.shards import ShardSet
-
-_FEW = 200
-"""Scenes for which further processes are not worth their start."""
 
 
 def source(spec: str, task: Task, size: int, classes: Sequence[str] = ()) -> Source:
@@ -36,7 +29,7 @@ def samples(spec: str, size: int) -> Iterable[Sample]:
     kind, _, rest = spec.partition(":")
     match kind:
         case "scenes":
-            return rendered(scene_numbers(rest), size)
+            return scenes(scene_numbers(rest), size)
         case "shards":
             return ShardSet(rest)
         case "captions":
@@ -56,13 +49,3 @@ def scene_numbers(text: str) -> range:
     if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
         raise BadInput(f"scenes {text!r} given; FROM-TO is needed, e.g. scenes:0-1000")
     return range(int(first), int(last))
-
-
-def rendered(numbers: range, size: int) -> Iterator[Sample]:
-    """The scenes of `numbers`, on all processors where there are many."""
-    draw = partial(render, size=size)
-    if len(numbers) <= _FEW or cpu_count() == 1:
-        yield from map(draw, numbers)
-        return
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        yield from pool.map(draw, numbers, chunksize=32)

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from roadworthy.core.dense import Depth, Segmentation
 from roadworthy.core.detection import Detection
 from roadworthy.core.tasks import Classification
-from roadworthy.errors import BadInput
 from roadworthy.learn.backbones import Backbone
 from roadworthy.learn.batches import Augmentation, Batch, Source, Task, see, whole
 from roadworthy.learn.dense_losses import (
+    STRIDES,
     classification_loss,
     depth_loss,
     detection_loss,
@@ -38,7 +38,6 @@ AUGMENTATIONS: dict[Task, Augmentation] = {
     "detection": Augmentation(crop=(0.5, 1.0)),
     "segmentation": Augmentation(crop=(0.5, 1.0)),
     "depth": Augmentation(crop=(0.7, 1.0)),
-    "captions": Augmentation(crop=(0.6, 1.0)),
 }
 _BATCH = 100
 
@@ -54,8 +53,6 @@ def head_of(task: Task, backbone: Backbone, classes: int) -> nn.Module:
             return SegmentationHead(backbone.channels, classes)
         case "depth":
             return DepthHead(backbone.channels)
-        case "captions":
-            raise BadInput("captions have no head; learn amateur reads them")
         case _:
             assert_never(task)
 
@@ -80,15 +77,13 @@ def loss_of(task: Task, said: Any, batch: Batch, classes: int) -> Tensor:
         case "detection":
             logits, boxes = said
             side = batch.images.shape[-1]
-            at = locations([(side // s, side // s) for s in (4, 8, 16, 32)], logits.device)
+            at = locations([(side // s, side // s) for s in STRIDES], logits.device)
             rows = one_hot(_there(batch.box_labels), classes)
             return detection_loss(logits, boxes, targets(at, _there(batch.boxes), rows))
         case "segmentation":
             return segmentation_loss(said, _there(batch.masks))
         case "depth":
             return depth_loss(said, _there(batch.depth))
-        case "captions":
-            raise BadInput("captions have no head; learn amateur reads them")
         case _:
             assert_never(task)
 
@@ -153,8 +148,6 @@ def _judged(source: Source, side: int) -> Judged:
             return Segmentation(len(source.classes), (side, side))
         case "depth":
             return Depth((side, side))
-        case "captions":
-            raise BadInput("captions have no metric; probe the backbone by another task")
         case _:
             assert_never(source.task)
 
