@@ -17,8 +17,16 @@ from roadworthy.errors import BadInput
 from roadworthy.learn.backbones import Backbone, architecture_of, backbone
 from roadworthy.learn.batches import Batch, Source, Task
 from roadworthy.learn.loop import Feed, Learner, Machine, Trained, train
-from roadworthy.learn.manifest import HeadConfig, Made, StageConfig, is_stage, write_stage
+from roadworthy.learn.manifest import (
+    HeadConfig,
+    Made,
+    StageConfig,
+    is_stage,
+    read_manifest,
+    write_stage,
+)
 from roadworthy.learn.plan import Plan
+from roadworthy.learn.ranks import wait
 from roadworthy.learn.tasks import AUGMENTATIONS, answer, head_of, judge_head, loss_of, read
 
 
@@ -81,15 +89,26 @@ def written(
     job: Job,
     parents: Sequence[Path],
 ) -> dict[str, Any]:
-    """Judge the heads of a `Headed` and write its folder, on the first rank; the manifest.
+    """Judge the heads of a `Headed` and write its folder, on the first rank; the manifest, on all.
 
     Args:
         kind: name of the stage, and its architecture.
     """
+    if trained.first:
+        _write(trained, kind, sources, job, parents)
+    wait(job.out)
+    return read_manifest(job.out)
+
+
+def _write(
+    trained: Trained,
+    kind: tuple[str, str],
+    sources: Sequence[Source],
+    job: Job,
+    parents: Sequence[Path],
+) -> None:
     learner = trained.learner
     assert isinstance(learner, Headed)
-    if not trained.first:
-        return {}
     numbers = [
         {"head": source.name, "task": source.task, "judged_on": held.name}
         | asdict(judge_head(learner.backbone, head, held))
@@ -100,4 +119,4 @@ def written(
     heads = tuple(HeadConfig(each.name, each.task, each.classes) for each in sources)
     config = StageConfig(*kind, sources[0].content.images.shape[-1], heads)
     made = Made(parents, sources, job.plan, trained.compute, numbers)
-    return write_stage(job.out, config, learner.backbone, learner.heads, made)
+    write_stage(job.out, config, learner.backbone, learner.heads, made)

@@ -5,14 +5,13 @@ drawn for all ranks together; each rank takes its part. So a run resumes exactly
 share a batch learn what one process does.
 """
 
-import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +20,11 @@ from roadworthy.core.sources import reason
 from roadworthy.errors import BadInput, RoadworthyError
 from roadworthy.learn.batches import Augmentation, Batch, Source, draw_views, see
 from roadworthy.learn.journal import Journal
+from roadworthy.learn.machine import Machine
 from roadworthy.learn.norms import share_norms
 from roadworthy.learn.plan import Plan, chosen, order, rate_at, seed_of, visits
-from roadworthy.requests import Device
+from roadworthy.learn.ranks import company
 
-Precision = Literal["32-true", "bf16-mixed"]
 STATE = "state.pt"
 
 
@@ -59,40 +58,6 @@ class Feed:
         at = torch.from_numpy(numbers)[part]
         stored = self.source.content[at.to(self.source.content.images.device)].to(device)
         return replace(see(stored, views), numbers=at.to(device))
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and how exactly it is computed; under torchrun, on every process that it started."""
-
-    device: Device = "auto"
-    precision: Precision = "32-true"
-    strategy: Literal["ddp", "fsdp"] = "ddp"
-
-    def fabric(self) -> Any:
-        """Lightning Fabric, launched."""
-        try:
-            from lightning_fabric import Fabric
-            from lightning_fabric.strategies.ddp import DDPStrategy
-        except ImportError as error:
-            raise BadInput(
-                "lightning-fabric is not installed; pip install 'roadworthy[train]'"
-            ) from error
-
-        world = int(os.environ.get("WORLD_SIZE", 1))
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-        strategy: Any = "auto" if world == 1 else self.strategy
-        if strategy == "ddp":  # heads of other sources take no part in a step
-            strategy = DDPStrategy(find_unused_parameters=True)
-        fabric = Fabric(
-            accelerator=self.device,
-            strategy=strategy,
-            devices=here,
-            num_nodes=world // here,
-            precision=self.precision,
-        )
-        fabric.launch()
-        return fabric
 
 
 @dataclass(frozen=True)
@@ -142,20 +107,25 @@ def train(
         BadInput: `out` holds the state of another run.
     """
     machine = machine or Machine()
+    _check(feeds, plan, machine.world)
     fabric = machine.fabric()
-    whole = deepcopy(learner) if machine.strategy == "fsdp" else learner
-    share, rest = divmod(plan.batch, fabric.world_size)
-    if rest:
-        raise BadInput(
-            f"batch {plan.batch} given; a multiple of {fabric.world_size} ranks is needed"
-        )
+    whole = deepcopy(learner) if machine.sharded else learner
     share_norms(learner)
-    run = _Run(fabric, learner, feeds, plan, out)
-    run.restore(resume)
-    run.go(slice(share * fabric.global_rank, share * (fabric.global_rank + 1)))
-    if whole is not learner:  # its weights lie in pieces on the ranks, and whole in the file
-        whole.load_state_dict(fabric.load(out / STATE, weights_only=True)["model"])
+    with company(out):
+        run = _Run(fabric, learner, feeds, plan, out)
+        run.restore(resume)
+        run.go()
+    if machine.sharded:  # the weights lie in pieces on the ranks, and whole in the file
+        whole.load_state_dict(_held(out / STATE)["model"])
     return Trained(whole.cpu().eval(), run.compute, first=fabric.global_rank == 0)
+
+
+def _check(feeds: Sequence[Feed], plan: Plan, ranks: int) -> None:
+    if plan.batch % ranks:
+        raise BadInput(f"batch {plan.batch} given; a multiple of {ranks} ranks is needed")
+    sides = sorted({feed.source.content.images.shape[-1] for feed in feeds})
+    if len(sides) > 1:
+        raise BadInput(f"sources of {sides} pixels a side given; the same for all is needed")
 
 
 class _Run:
@@ -165,34 +135,37 @@ class _Run:
         self, fabric: Any, learner: Learner, feeds: Sequence[Feed], plan: Plan, out: Path
     ) -> None:
         self.fabric, self.learner, self.plan, self.out = fabric, learner, plan, out
-        self.macs = [macs_of(learner, feed, number, plan) for number, feed in enumerate(feeds)]
+        device = fabric.device
+        self.macs = [macs_of(learner, feed, n, plan, device) for n, feed in enumerate(feeds)]
         self.identity = _identity(learner, feeds, plan)
-        self.feeds = _near(feeds, fabric.device)
+        self.feeds = _near(feeds, device)
         model = fabric.setup_module(learner)
         self.model, self.optimizer = model, fabric.setup_optimizers(_adamw(model, plan))
         self.compute, self.step = Compute(), 0
 
     def restore(self, resume: bool) -> None:
         path = self.out / STATE
-        if not resume or not path.is_file():
-            return
-        state = {"model": self.model, "optimizer": self.optimizer}
-        try:
-            held = self.fabric.load(path, weights_only=True)
-            found = held["identity"]
-        except Exception as error:  # a damaged file makes torch raise nearly anything
+        held = _held(path) if resume and path.is_file() else {"step": 0}
+        first = self.fabric.broadcast(held["step"])
+        if held["step"] != first:
             raise BadInput(
-                f"{path} is damaged: {reason(error)}; remove it to begin anew"
-            ) from error
-        if found != self.identity:
+                f"{path} is at step {held['step']} here and at step {first} where the first "
+                "process runs; give an --out that all of them share"
+            )
+        if not first:
+            return
+        if held["identity"] != self.identity:
             raise BadInput(
                 f"{self.out} holds the state of another run; give the same options, another --out, "
                 "or --no-resume"
             )
+        state = {"model": self.model, "optimizer": self.optimizer}
         rest = self.fabric.load(path, state, weights_only=True)
         self.step, self.compute = rest["step"], Compute(**rest["compute"])
 
-    def go(self, part: slice) -> None:
+    def go(self) -> None:
+        share = self.plan.batch // self.fabric.world_size
+        part = slice(share * self.fabric.global_rank, share * (self.fabric.global_rank + 1))
         sources = order(
             self.plan,
             [len(feed.source) for feed in self.feeds],
@@ -311,17 +284,28 @@ def _moved(source: Source, device: torch.device) -> Source:
 
 
 def _identity(learner: nn.Module, feeds: Sequence[Feed], plan: Plan) -> dict[str, Any]:
-    """What must be the same for a run to go on."""
+    """What must be the same for a run to go on; a learner's `extra_repr` is its settings."""
     shapes = {name: list(each.shape) for name, each in learner.state_dict().items()}
     said = [[feed.source.sha256, asdict(feed.how), feed.weight] for feed in feeds]
-    return {"plan": asdict(plan), "shapes": shapes, "feeds": said}
+    how = learner.extra_repr()
+    return {"plan": asdict(plan), "shapes": shapes, "feeds": said, "learner": how}
+
+
+def _held(path: Path) -> dict[str, Any]:
+    """What a state file holds, read where it is looked at."""
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        assert {"step", "identity", "model"} <= held.keys()
+    except Exception as error:  # a damaged file makes torch raise nearly anything
+        raise BadInput(f"{path} is damaged: {reason(error)}; remove it to begin anew") from error
+    return held
 
 
 def _clocks() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-def macs_of(learner: Learner, feed: Feed, number: int, plan: Plan) -> int:
+def macs_of(learner: Learner, feed: Feed, number: int, plan: Plan, device: torch.device) -> int:
     """Multiply-accumulates of forward and backward for one image of a feed."""
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -329,8 +313,8 @@ def macs_of(learner: Learner, feed: Feed, number: int, plan: Plan) -> int:
     numbers = chosen(plan, number, 0, len(feed.source))[:images]
     while len(numbers) < images:
         numbers = numbers.repeat(images)
-    batch = feed.batch(plan, 0, numbers, slice(0, images), torch.device("cpu"))
-    trial = deepcopy(learner).cpu().train()
+    batch = feed.batch(plan, 0, numbers, slice(0, images), device)
+    trial = deepcopy(learner).to(device).train()
     with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
         trial(batch.tensors(), number)["loss"].backward()
     return counter.get_total_flops() // 2 // images

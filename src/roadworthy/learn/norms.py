@@ -1,9 +1,10 @@
 """Batch normalisation over the images of all ranks, so that many processes learn as one does."""
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from roadworthy.learn.ranks import summed, world
 
 
 class SharedNorm(nn.BatchNorm2d):
@@ -11,33 +12,50 @@ class SharedNorm(nn.BatchNorm2d):
 
     def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Normalised; alone, or in eval mode, as the base class does."""
-        if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
+        if not self.training or world() == 1:
             return super().forward(input)
-        from torch.distributed.nn.functional import all_reduce
+        return _normalised(self, input)
 
-        x = input.float()
-        moments = torch.cat([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
-        mean, square = (all_reduce(moments) / dist.get_world_size()).chunk(2)
-        variance = (square - mean.square()).clamp(min=0)
-        self._remember(mean.detach(), variance.detach(), x.numel() // x.shape[1])
-        scale = self.weight * (variance + self.eps).rsqrt()
-        shift = self.bias - mean * scale
-        return (x * scale[:, None, None] + shift[:, None, None]).to(input.dtype)
 
-    @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        count *= dist.get_world_size()
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked += 1
-        momentum = 0.0 if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(variance * count / max(count - 1, 1), momentum)
+class SharedNorm1d(nn.BatchNorm1d):
+    """The same for rows of features."""
+
+    def forward(self, input: Float[Tensor, "b c"]) -> Float[Tensor, "b c"]:
+        """Normalised; alone, or in eval mode, as the base class does."""
+        if not self.training or world() == 1:
+            return super().forward(input)
+        return _normalised(self, input[..., None, None])[..., 0, 0]
+
+
+def _normalised(
+    norm: SharedNorm | SharedNorm1d, input: Float[Tensor, "b c h w"]
+) -> Float[Tensor, "b c h w"]:
+    x = input.float()
+    moments = torch.cat([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
+    mean, square = (summed(moments) / world()).chunk(2)
+    variance = (square - mean.square()).clamp(min=0)
+    _remember(norm, mean.detach(), variance.detach(), x.numel() // x.shape[1])
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    shift = norm.bias - mean * scale
+    return (x * scale[:, None, None] + shift[:, None, None]).to(input.dtype)
+
+
+@torch.no_grad()
+def _remember(norm: SharedNorm | SharedNorm1d, mean: Tensor, variance: Tensor, count: int) -> None:
+    count *= world()
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked += 1
+    momentum = 0.0 if norm.momentum is None else norm.momentum
+    norm.running_mean.lerp_(mean, momentum)
+    norm.running_var.lerp_(variance * count / max(count - 1, 1), momentum)
 
 
 def share_norms(module: nn.Module) -> None:
-    """Turn every `BatchNorm2d` of `module`, in place, into one that is shared."""
+    """Turn every batch norm of `module`, in place, into one that is shared."""
     for each in module.modules():
         if type(each) is nn.BatchNorm2d:
             each.__class__ = SharedNorm
+        elif type(each) is nn.BatchNorm1d:
+            each.__class__ = SharedNorm1d
