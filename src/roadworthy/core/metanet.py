@@ -11,7 +11,7 @@ and the points mn_xs and mn_s, are ours.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
@@ -104,6 +104,9 @@ class MetaNetConfig:
         return tuple(last[stride] for stride in (4, 8, 16, 32))
 
 
+_NOTHING: Mapping[int, Tensor] = {}
+
+
 class MetaNet(nn.Module):
     """The network of a config, for images of any size.
 
@@ -133,20 +136,36 @@ class MetaNet(nn.Module):
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """Logits, or pooled features ``[b width]`` of a network without classifier."""
-        maps = self.head(self._maps(images)[-1])
-        return self.classifier(maps.mean((2, 3)))
+        return self.classifier(self.pool(self._maps(images)[-1]))
 
     def forward_features(
-        self, images: Float[Tensor, "b c h w"]
+        self, images: Float[Tensor, "b c h w"], added: Sequence[Tensor] = ()
     ) -> list[Float[Tensor, "b d h2 w2"]]:
-        """Maps at strides 4, 8, 16, 32, of `channels` channels."""
-        maps = self._maps(images)
+        """Maps at strides 4, 8, 16, 32, of `channels` channels.
+
+        Args:
+            added: to each of the four, before later stages see it; () adds nothing.
+        """
+        more = dict(zip(self.config.taps, added, strict=bool(added)))
+        maps = self._maps(images, more)
         return [maps[tap] for tap in self.config.taps]
 
-    def _maps(self, images: Tensor) -> list[Tensor]:
+    def forward_both(
+        self, images: Float[Tensor, "b c h w"]
+    ) -> tuple[Float[Tensor, "b width"], list[Float[Tensor, "b d h2 w2"]]]:
+        """Pooled features and maps, in one pass."""
+        maps = self.forward_features(images)
+        return self.pool(maps[-1]), maps
+
+    def pool(self, last: Float[Tensor, "b d h2 w2"]) -> Float[Tensor, "b width"]:
+        """Pooled features of the last stage's maps."""
+        return self.head(last).mean((2, 3))
+
+    def _maps(self, images: Tensor, added: Mapping[int, Tensor] = _NOTHING) -> list[Tensor]:
         maps = [self.stem(images)]
-        for stage in self.stages:
-            maps.append(stage(maps[-1]))
+        for index, stage in enumerate(self.stages):
+            x = stage(maps[-1])
+            maps.append(x + added[index] if index in added else x)
         return maps[1:]
 
 

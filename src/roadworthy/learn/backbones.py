@@ -1,9 +1,11 @@
 """What a stage trains: MetaNet, or any timm model behind the same face."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,8 +13,11 @@ from torch.nn import functional as F
 from roadworthy.core.metanet import MetaNet
 from roadworthy.core.models import load_model
 from roadworthy.errors import BadModel
+from roadworthy.learn.transfers import Transfers
 
 STRIDES = (4, 8, 16, 32)
+Both = tuple[Tensor, list[Tensor]]
+"""Pooled features ``[b width]``, and maps at strides 4, 8, 16, 32."""
 
 
 class TimmBackbone(nn.Module):
@@ -45,26 +50,97 @@ class TimmBackbone(nn.Module):
         face: Any = self.model
         asked = sorted({*self.picks})
         found = face.forward_intermediates(images, indices=asked, intermediates_only=True)
-        maps = dict(zip(asked, found, strict=True))
+        return self._scaled(found)
+
+    def forward_both(self, images: Float[Tensor, "b c h w"]) -> Both:
+        """Pooled features and maps, in one pass."""
+        face: Any = self.model
+        last, found = face.forward_intermediates(images, indices=sorted({*self.picks}))
+        return face.forward_head(last), self._scaled(found)
+
+    def _scaled(self, found: list[Tensor]) -> list[Tensor]:
+        maps = dict(zip(sorted({*self.picks}), found, strict=True))
         pairs = zip(self.picks, self.scales, strict=True)
         return [_rescaled(maps[pick], scale) for pick, scale in pairs]
 
 
-Backbone = MetaNet | TimmBackbone
+Single = MetaNet | TimmBackbone
+"""A backbone of one branch."""
+
+
+class Generalist(nn.Module):
+    """A MetaNet that frozen auxiliaries add to at its taps, shown beside the auxiliaries' own maps.
+
+    Its features are the main branch's, then each auxiliary's: what stands on them can read every
+    expert as it was, however the main branch changes.
+
+    Args:
+        main: learns; its later stages see the changed maps.
+        auxiliaries: stay as they are, in eval mode and without gradient.
+    """
+
+    def __init__(self, main: MetaNet, auxiliaries: Sequence[Single]) -> None:
+        super().__init__()
+        self.main = main
+        self.auxiliaries = nn.ModuleList(auxiliaries).requires_grad_(False).eval()
+        self.transfers = nn.ModuleList(Transfers(e.channels, main.channels) for e in auxiliaries)
+        shown = [each.channels for each in (main, *auxiliaries)]
+        self.channels = tuple(map(sum, zip(*shown, strict=True)))
+        self.width = sum(each.width for each in (main, *auxiliaries))
+
+    def train(self, mode: bool = True) -> "Generalist":
+        """The auxiliaries stay in eval mode."""
+        super().train(mode)
+        self.auxiliaries.eval()
+        return self
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b width"]:
+        """Pooled features."""
+        return self.forward_both(images)[0]
+
+    def forward_features(
+        self, images: Float[Tensor, "b c h w"]
+    ) -> list[Float[Tensor, "b d h2 w2"]]:
+        """Maps at strides 4, 8, 16, 32, of `channels` channels."""
+        own, seen = self._see(images)
+        return _beside([own, *(maps for _, maps in seen)])
+
+    def forward_both(self, images: Float[Tensor, "b c h w"]) -> Both:
+        """Pooled features and maps, in one pass."""
+        own, seen = self._see(images)
+        whole = [(self.main.pool(own[-1]), own), *seen]
+        return torch.cat([pooled for pooled, _ in whole], 1), _beside([maps for _, maps in whole])
+
+    def _see(self, images: Tensor) -> tuple[list[Tensor], list[Both]]:
+        """Merged maps of the main branch, and all of each auxiliary."""
+        branches: Any = self.auxiliaries
+        with torch.no_grad():
+            seen = [each.forward_both(images) for each in branches]
+        sums = [t(maps) for t, (_, maps) in zip(self.transfers, seen, strict=True)]
+        added = [torch.stack(each).sum(0) for each in zip(*sums, strict=True)]
+        return self.main.forward_features(images, added), seen
+
+
+def _beside(branches: Sequence[list[Tensor]]) -> list[Tensor]:
+    return [torch.cat(each, 1) for each in zip(*branches, strict=True)]
+
+
+Backbone = Single | Generalist
 """`forward`: pooled features ``[b width]``; `forward_features`: maps at strides 4, 8, 16, 32."""
 
 
-def architecture_of(spec: str) -> str:
-    """The spec without weights of what `backbone` would build.
+def architectures_of(spec: str) -> tuple[str, ...]:
+    """The specs without weights of what `backbone` would build: main branch, then auxiliaries.
 
-    >>> architecture_of("metanet:mn_xs@weights.safetensors")
-    'metanet:mn_xs@random'
+    >>> architectures_of("metanet:mn_xs@weights.safetensors")
+    ('metanet:mn_xs@random',)
     """
     from roadworthy.learn.manifest import is_stage, read_config
 
     if is_stage(spec):
-        return read_config(Path(spec)).architecture
-    return spec.partition("@")[0] + "@random"
+        config = read_config(Path(spec))
+        return config.architecture, *config.auxiliaries
+    return (spec.partition("@")[0] + "@random",)
 
 
 def backbone(spec: str) -> Backbone:
@@ -79,9 +155,29 @@ def backbone(spec: str) -> Backbone:
     from roadworthy.learn.manifest import fill, is_stage
 
     if is_stage(spec):
-        body = backbone(architecture_of(spec))
+        main, *auxiliaries = map(single, architectures_of(spec))
+        body = generalist(main, auxiliaries) if auxiliaries else main
         fill(body, Path(spec))
         return body
+    return single(spec)
+
+
+def generalist(main: Single, auxiliaries: Sequence[Single]) -> Generalist:
+    """A new `Generalist`; BadModel where its main branch cannot be run stage by stage."""
+    if not isinstance(main, MetaNet):
+        raise BadModel(
+            f"the main branch is {type(main.model).__name__} of timm; a metanet is needed, whose "
+            "later stages see what auxiliaries add; auxiliaries may be of timm"
+        )
+    return Generalist(main, auxiliaries)
+
+
+def single(spec: str) -> Single:
+    """The model of a spec, without its classifier, to be trained.
+
+    Raises:
+        BadModel: as `load_model`, or a model that hands out no maps.
+    """
     module = load_model(spec).module.requires_grad_(True).train()
     if isinstance(module, MetaNet):
         module.classifier = nn.Identity()

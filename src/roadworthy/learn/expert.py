@@ -14,14 +14,17 @@ from torch import Tensor, nn
 
 from roadworthy.core.runs import output_folder
 from roadworthy.errors import BadInput
-from roadworthy.learn.backbones import Backbone, architecture_of, backbone
-from roadworthy.learn.batches import Batch, Source, Task
+from roadworthy.learn.backbones import Backbone, architectures_of, backbone
+from roadworthy.learn.batches import Batch, Source
 from roadworthy.learn.loop import Feed, Learner, Machine, Trained, train
 from roadworthy.learn.manifest import (
+    HEADS,
     HeadConfig,
     Made,
     StageConfig,
+    fill,
     is_stage,
+    read_config,
     read_manifest,
     write_stage,
 )
@@ -49,19 +52,37 @@ class Job:
 class Headed(Learner):
     """A backbone and its heads, in the order of the sources."""
 
-    def __init__(self, body: Backbone, sources: Sequence[Source]) -> None:
+    def __init__(self, body: Backbone, sources: Sequence[Source | HeadConfig]) -> None:
         super().__init__()
         self.backbone = body
         self.heads = nn.ModuleList(head_of(each.task, body, len(each.classes)) for each in sources)
-        self.tasks: list[Task] = [each.task for each in sources]
-        self.classes = [len(each.classes) for each in sources]
+        self.says = [head_config(each) for each in sources]
 
     def forward(self, tensors: dict[str, Tensor], source: int) -> dict[str, Tensor]:
         """The loss of the source's head."""
         batch = Batch(**tensors)
-        task = self.tasks[source]
-        said = answer(task, self.heads[source], read(self.backbone, task, batch.images))
-        return {"loss": loss_of(task, said, batch, self.classes[source])}
+        says = self.says[source]
+        maps = read(self.backbone, says.task, batch.images)
+        said = answer(says.task, self.heads[source], maps)
+        return {"loss": loss_of(says.task, said, batch, len(says.classes))}
+
+    def head_for(self, source: Source) -> nn.Module | None:
+        """The head that has learned from a source of this name, task and classes, if any has."""
+        said = dict(zip(self.says, self.heads, strict=True))
+        return said.get(head_config(source))
+
+
+def head_config(of: Source | HeadConfig) -> HeadConfig:
+    """What a head for a source is."""
+    name = of.source if isinstance(of, HeadConfig) else of.name
+    return HeadConfig(name, of.task, of.classes)
+
+
+def reopened(folder: Path) -> Headed:
+    """The backbone and the heads of a stage as they were saved, in eval mode."""
+    learner = Headed(backbone(str(folder)), read_config(folder).heads)
+    fill(learner.heads, folder, HEADS)
+    return learner.eval()
 
 
 def learn_expert(begin: str, sources: Sequence[Source], job: Job) -> dict[str, Any]:
@@ -79,12 +100,12 @@ def learn_expert(begin: str, sources: Sequence[Source], job: Job) -> dict[str, A
     trained = train(learner, feeds, job.plan, job.out, job.machine, job.resume)
     stage = "expert" if len({each.task for each in sources}) == 1 else "multitask"
     parents = [Path(begin)] if is_stage(begin) else []
-    return written(trained, (stage, architecture_of(begin)), sources, job, parents)
+    return written(trained, (stage, *architectures_of(begin)), sources, job, parents)
 
 
 def written(
     trained: Trained,
-    kind: tuple[str, str],
+    kind: tuple[str, ...],
     sources: Sequence[Source],
     job: Job,
     parents: Sequence[Path],
@@ -92,7 +113,7 @@ def written(
     """Judge the heads of a `Headed` and write its folder, on the first rank; the manifest, on all.
 
     Args:
-        kind: name of the stage, and its architecture.
+        kind: name of the stage, architecture of its backbone, those of auxiliaries.
     """
     if trained.first:
         _write(trained, kind, sources, job, parents)
@@ -102,7 +123,7 @@ def written(
 
 def _write(
     trained: Trained,
-    kind: tuple[str, str],
+    kind: tuple[str, ...],
     sources: Sequence[Source],
     job: Job,
     parents: Sequence[Path],
@@ -116,7 +137,8 @@ def _write(
         for held in job.held_out
         if (held.task, held.classes) == (source.task, source.classes)
     ]
-    heads = tuple(HeadConfig(each.name, each.task, each.classes) for each in sources)
-    config = StageConfig(*kind, sources[0].content.images.shape[-1], heads)
+    stage, architecture, *auxiliaries = kind
+    size = sources[0].content.images.shape[-1]
+    config = StageConfig(stage, architecture, size, tuple(learner.says), tuple(auxiliaries))
     made = Made(parents, sources, job.plan, trained.compute, numbers)
     write_stage(job.out, config, learner.backbone, learner.heads, made)

@@ -49,16 +49,18 @@ class StageConfig:
     """How the model of a stage is built.
 
     Args:
-        stage: expert or multitask.
+        stage: expert, multitask, generalist or distilled.
         architecture: spec without weights.
         size: pixels a side that it learned from.
         heads: in the order of ``heads.safetensors``.
+        auxiliaries: specs of a generalist's other branches.
     """
 
     stage: str
     architecture: str
     size: int
     heads: tuple[HeadConfig, ...] = ()
+    auxiliaries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,8 @@ def read_config(folder: Path) -> StageConfig:
     heads = tuple(
         HeadConfig(each["source"], each["task"], tuple(each["classes"])) for each in held["heads"]
     )
-    return StageConfig(held["stage"], held["architecture"], held["size"], heads)
+    auxiliaries = tuple(held.get("auxiliaries", ()))
+    return StageConfig(held["stage"], held["architecture"], held["size"], heads, auxiliaries)
 
 
 def fill(module: nn.Module, folder: Path, name: str = MODEL) -> nn.Module:
