@@ -72,6 +72,12 @@ def test_no_hooks_outside_capture(path: Path) -> None:
         assert "register_forward" not in path.read_text()
 
 
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.name))
+def test_own_operators_are_imported_from_where_they_are_registered(path: Path) -> None:
+    if path != SOURCE / "core" / "grid.py":
+        assert "torch.ops.roadworthy" not in path.read_text()
+
+
 @pytest.mark.parametrize("name", roadworthy.__all__)
 def test_public_names_exist(name: str) -> None:
     assert getattr(roadworthy, name) is not None

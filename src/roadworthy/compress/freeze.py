@@ -3,14 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, fx
 
 from roadworthy.compress.activation import ActQuantizer
 from roadworthy.compress.rounding import Bias, Table, WeightQuantizer
 from roadworthy.core.fold import add_buffer
-
-ops = torch.ops.roadworthy
+from roadworthy.core.grid import ops
 
 
 def freeze(model: fx.GraphModule) -> fx.GraphModule:

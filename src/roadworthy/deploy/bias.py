@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from roadworthy.core.grid import ops
 from roadworthy.deploy.weights import Meeting, plan
 
-aten, ops = torch.ops.aten, torch.ops.roadworthy
+aten = torch.ops.aten
 _LAYERS = (aten.conv2d.default, aten.linear.default)
 CARRIERS = (
     aten.max_pool2d.default,

@@ -33,12 +33,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, fx
 
+from roadworthy.core.grid import ops
 from roadworthy.core.predict import Inputs
 from roadworthy.deploy.bias import CARRIERS, weight_step
 from roadworthy.deploy.kernels import ROUNDED_DIFFERENTLY, Call, Kernels
 from roadworthy.deploy.rows import by_rows
 
-aten, ops = torch.ops.aten, torch.ops.roadworthy
+aten = torch.ops.aten
 _EXACT_FLOAT32 = 2**24
 _RECTIFIERS = (
     aten.relu.default,

@@ -19,8 +19,9 @@ import torch
 from torch import fx, nn
 
 from roadworthy.core.fold import attribute
+from roadworthy.core.grid import ops
 
-aten, ops = torch.ops.aten, torch.ops.roadworthy
+aten = torch.ops.aten
 _ALIKE = {aten.add.Tensor, aten.mul.Tensor}
 _ALONE = {
     aten.linear.default,

@@ -15,7 +15,7 @@ from onnxscript import values
 from torch import fx, nn
 
 from roadworthy.core.capture import dynamic_axes
-from roadworthy.core.grid import Grid
+from roadworthy.core.grid import Grid, ops
 from roadworthy.core.predict import Inputs
 from roadworthy.deploy.onnx_program import to_onnx
 from roadworthy.errors import BadModel
@@ -55,13 +55,12 @@ def _table() -> dict[Any, Any]:
     def dequantize(codes: Any, scale: Any, zero_point: Any, axis: int, bits: int) -> Any:
         return weight(codes, scale, zero_point, axis=axis, bits=bits)
 
-    ops = torch.ops.roadworthy
     return {ops.fake_quantize.default: fake_quantize, ops.dequantize.default: dequantize}
 
 
 def narrowest(graph: fx.Graph) -> int:
     """Bits of the narrowest container that the graph's weights need: 2, 4 or 8."""
-    target = torch.ops.roadworthy.dequantize.default
+    target = ops.dequantize.default
     bits = [int(cast(int, node.args[4])) for node in graph.nodes if node.target is target]
     return min((Grid(each).container_bits for each in bits), default=8)
 
