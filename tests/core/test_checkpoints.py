@@ -7,7 +7,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 from roadworthy.core.checkpoints import load_strictly, read_weights
-from roadworthy.core.specs import Checkpoint, HfSpec, Pretrained, PySpec, Random, parse_model_spec
+from roadworthy.core.specs import (
+    Checkpoint,
+    HfSpec,
+    Pretrained,
+    PySpec,
+    Random,
+    onnx_file,
+    parse_model_spec,
+)
 from roadworthy.errors import BadModel
 
 
@@ -145,3 +153,10 @@ def test_folders_of_hf_models_may_hold_an_at_sign(tmp_path: Path, name: str) -> 
     assert parse_model_spec(f"hf:{name}@w.pth") == HfSpec(name, Checkpoint(Path("w.pth")))
     if "@" not in name:
         assert parse_model_spec(f"hf:{name}@{weights}") == HfSpec(name, Checkpoint(weights))
+
+
+def test_a_hugging_face_folder_needs_its_kind(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    for read in (parse_model_spec, onnx_file):
+        with pytest.raises(BadModel, match=f"say hf:{tmp_path}"):
+            read(str(tmp_path))

@@ -59,6 +59,7 @@ def test_other_lines_mean_another_hash_and_line_ends_do_not(tmp_path: Path) -> N
     ("content", "query", "message"),
     [
         (ROWS, "?text=words", "has no column 'words'; it has sentence, label, other"),
+        ("a,b\nx,1\n", "?text=a", "has no column 'a'; it has a,b; columns are parted by tabs"),
         (ROWS, "?text=sentence&label=class", "has no column 'class'; it has sentence"),
         (ROWS, "", r"text=COLUMN.*it has sentence, label, other"),
         (ROWS, "?text=sentence&colour=red", "text=COLUMN"),

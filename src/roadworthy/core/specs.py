@@ -108,6 +108,8 @@ def parse_model_spec(spec: str) -> ModelSpec:
         case "py" if parts := _PY.fullmatch(rest):
             return PySpec(Path(parts["path"]), parts["function"], _weights(parts["source"] or ""))
         case _:
+            if is_hf_folder(spec):
+                raise BadModel(f"model {spec!r} given, a Hugging Face folder; say hf:{spec}")
             raise BadModel(
                 f"model {spec!r} given; timm:NAME, torchvision:NAME, metanet:NAME, hf:DIR_OR_ID, "
                 "py:FILE.py:FUNCTION (each with @weights.pth or @random) and onnx:FILE are allowed"
@@ -121,10 +123,16 @@ def onnx_file(model: str) -> Path | None:
     'net.onnx'
     """
     folder = Path(model)
-    if folder.is_dir():
+    if folder.is_dir() and not is_hf_folder(model):
         return folder / "model.onnx"
     spec = parse_model_spec(model)
     return spec.path if isinstance(spec, OnnxSpec) else None
+
+
+def is_hf_folder(path: str) -> bool:
+    """Whether it is a folder that transformers wrote."""
+    config = Path(path) / "config.json"
+    return config.is_file() and b'"model_type"' in config.read_bytes()
 
 
 def _split(rest: str) -> tuple[str, str]:

@@ -68,6 +68,8 @@ def open_texts(rest: str, answered: bool = False) -> tuple[Texts, tuple[str, ...
     header, rows = _table(path)
     columns = asked.get("text", "").split(",")
     known = f"it has {', '.join(header)}"
+    if len(header) == 1 and re.search("[,;]", header[0]):
+        known += "; columns are parted by tabs, not by commas"
     if set(asked) - {"text", "label"} or not 1 <= len(columns) <= 2 or not columns[0]:
         raise BadData(
             f"data text:{rest} given; text:FILE.tsv?text=COLUMN&label=COLUMN is allowed, or "
