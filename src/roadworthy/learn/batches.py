@@ -42,6 +42,10 @@ class Batch:
         masks: id of each pixel, `VOID` where nobody says.
         depth: metres, NaN where none was measured.
         numbers: which images of their source these are.
+        again: the same images in another view, for contrastive losses.
+        texts: two captions of each image, as tokens.
+        shown: the first of them with gaps.
+        hidden: what was in the gaps.
     """
 
     images: Shaped[Tensor, "b 3 h w"]
@@ -51,6 +55,10 @@ class Batch:
     masks: UInt8[Tensor, "b h w"] | None = None
     depth: Float[Tensor, "b h w"] | None = None
     numbers: Int[Tensor, " b"] | None = None
+    again: Float[Tensor, "b 3 h w"] | None = None
+    texts: Int[Tensor, "b 2 t"] | None = None
+    shown: Int[Tensor, "b t"] | None = None
+    hidden: Int[Tensor, "b t"] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -91,11 +99,16 @@ class Source:
     @property
     def sha256(self) -> str:
         """Hash of images and annotations, as they are held."""
-        digest = hashlib.sha256(repr((self.task, self.classes)).encode())
-        for name, each in sorted(self.content.tensors().items()):
-            digest.update(name.encode())
-            digest.update(each.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return digest((self.task, self.classes), self.content)
+
+
+def digest(said: Any, content: Batch) -> str:
+    """Hash of tensors and of the names that are held with them."""
+    hashed = hashlib.sha256(repr(said).encode())
+    for name, each in sorted(content.tensors().items()):
+        hashed.update(name.encode())
+        hashed.update(each.contiguous().numpy().tobytes())
+    return hashed.hexdigest()
 
 
 def hold(samples: Iterable[Sample], task: Task, size: int, classes: Sequence[str] = ()) -> Source:
@@ -108,18 +121,23 @@ def hold(samples: Iterable[Sample], task: Task, size: int, classes: Sequence[str
         BadInput: a size that is no multiple of 32, the coarsest stride of the heads.
         BadData: no samples, one without the annotation, or a class that is not among `classes`.
     """
-    if size < 1 or size % STRIDES[-1]:
-        raise BadInput(f"{size} pixels a side given; a multiple of {STRIDES[-1]} is needed")
     held = list(samples)
-    if not held:
-        raise BadData(f"no sample to learn {task} from; give a source that has some")
     for each in held:
         _check_annotated(each, task)
+    content = Batch(images_of(held, task, size))
     known = tuple(classes) or _classes(held, task)
-    images = np.stack([_pixels(each, size) for each in held])
-    content = Batch(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous())
     said = {name: torch.from_numpy(v) for name, v in _said(held, task, size, known).items()}
     return Source(held[0].source, task, known, replace(content, **said))
+
+
+def images_of(samples: Sequence[Sample], task: str, size: int) -> UInt8[Tensor, "n 3 size size"]:
+    """The images of `samples`, squashed to squares; fails as `hold` does."""
+    if size < 1 or size % STRIDES[-1]:
+        raise BadInput(f"{size} pixels a side given; a multiple of {STRIDES[-1]} is needed")
+    if not samples:
+        raise BadData(f"no sample to learn {task} from; give a source that has some")
+    images = np.stack([_pixels(each, size) for each in samples])
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
 def _check_annotated(sample: Sample, task: Task) -> None:

@@ -30,11 +30,11 @@ def alone(rows: Tensor) -> Tensor:
 
 
 class Temperature(nn.Module):
-    """The learned scale of cosines: 1 / 0.07 at first, 100 at most, as in CLIP."""
+    """The learned scale of cosines: at first 1 / 0.07, as in CLIP, or `scale`; 100 at most."""
 
-    def __init__(self) -> None:
+    def __init__(self, scale: float = 1 / 0.07) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
 
     def forward(self) -> Float[Tensor, ""]:
         """What cosines are multiplied by."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from roadworthy.core.sources import reason
 from roadworthy.errors import BadInput, RoadworthyError
 from roadworthy.learn.batches import Augmentation, Batch, Source, draw_views, see
+from roadworthy.learn.captions import Captioned, Tokens
 from roadworthy.learn.journal import Journal
 from roadworthy.learn.machine import Machine
 from roadworthy.learn.norms import share_norms
@@ -43,21 +44,29 @@ class Feed:
     Args:
         how: the views that are taken of its images.
         weight: how often it is drawn, beside what its size says.
+        tokens: its captions; with them each image is seen twice.
     """
 
-    source: Source
+    source: Source | Captioned
     how: Augmentation = field(default_factory=Augmentation)
     weight: float = 1.0
+    tokens: Tokens | None = None
 
     def batch(
         self, plan: Plan, step: int, numbers: Any, part: slice, device: torch.device
     ) -> Batch:
         """One rank's part of the images `numbers`, each in a view of its own."""
-        generator = torch.Generator().manual_seed(seed_of(plan, step) >> 1)
-        views = draw_views(len(numbers), self.how, generator).part(part).to(device)
+        random = torch.Generator().manual_seed(seed_of(plan, step) >> 1)
+        views = draw_views(len(numbers), self.how, random).part(part).to(device)
         at = torch.from_numpy(numbers)[part]
         stored = self.source.content[at.to(self.source.content.images.device)].to(device)
-        return replace(see(stored, views), numbers=at.to(device))
+        seen = replace(see(stored, views), numbers=at.to(device))
+        if self.tokens is None:
+            return seen
+        views = draw_views(len(numbers), self.how, random).part(part).to(device)
+        again = see(Batch(stored.images), views).images
+        texts = self.tokens.drawn(numbers, part, random)
+        return replace(seen, again=again, **{name: x.to(device) for name, x in texts.items()})
 
 
 @dataclass(frozen=True)
@@ -279,7 +288,7 @@ def _near(feeds: Sequence[Feed], device: torch.device) -> list[Feed]:
     return [replace(feed, source=_moved(feed.source, device)) for feed in feeds]
 
 
-def _moved(source: Source, device: torch.device) -> Source:
+def _moved(source: Source | Captioned, device: torch.device) -> Source | Captioned:
     return replace(source, content=source.content.to(device))
 
 

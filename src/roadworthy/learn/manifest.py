@@ -3,6 +3,7 @@
 ==========================  =======================================================================
 ``model.safetensors``       the backbone alone; ``metanet:NAME@FOLDER/model.safetensors`` opens it
 ``heads.safetensors``       what stood on it: heads, text tower, adapters
+``tokenizer.json``          of a text tower: how it reads
 ``config.json``             `StageConfig`: how to build both
 ``manifest.json``           parents, data, seed, what it cost, versions, and a hash of each file
 ==========================  =======================================================================
@@ -24,8 +25,11 @@ from roadworthy.core.metadata import for_safetensors
 from roadworthy.core.runs import host, plain, versions, write_atomically
 from roadworthy.errors import BadModel
 from roadworthy.learn.batches import Source, Task
+from roadworthy.learn.captions import Captioned
 from roadworthy.learn.loop import Compute
 from roadworthy.learn.plan import Plan
+from roadworthy.learn.texts import FILE as TOKENIZER
+from roadworthy.learn.texts import TextConfig
 
 MODEL, HEADS, CONFIG, MANIFEST = (
     "model.safetensors",
@@ -49,11 +53,12 @@ class StageConfig:
     """How the model of a stage is built.
 
     Args:
-        stage: expert, multitask, generalist or distilled.
+        stage: amateur, expert, multitask, generalist or distilled.
         architecture: spec without weights.
         size: pixels a side that it learned from.
         heads: in the order of ``heads.safetensors``.
         auxiliaries: specs of a generalist's other branches.
+        text: the amateur's text tower; None of other stages.
     """
 
     stage: str
@@ -61,6 +66,7 @@ class StageConfig:
     size: int
     heads: tuple[HeadConfig, ...] = ()
     auxiliaries: tuple[str, ...] = ()
+    text: TextConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class Made:
     """
 
     parents: Sequence[Path]
-    sources: Sequence[Source]
+    sources: Sequence[Source | Captioned]
     plan: Plan
     compute: Compute
     held_out: Sequence[Mapping[str, Any]] = ()
@@ -84,11 +90,15 @@ class Made:
 def write_stage(
     out: Path, config: StageConfig, backbone: nn.Module, heads: nn.Module, made: Made
 ) -> dict[str, Any]:
-    """Write the four files, the manifest last, and hand out what it says."""
+    """Write the four files, the manifest last, and hand out what it says.
+
+    A text tower's tokenizer must have been written.
+    """
     metadata = for_safetensors(preprocess_of(config.size))
     _save(out / MODEL, backbone.state_dict(), metadata)
     _save(out / HEADS, heads.state_dict(), {})
     _json(out / CONFIG, asdict(config))
+    names = (MODEL, HEADS, CONFIG, *([TOKENIZER] if config.text else []))
     parents = [(folder, read_manifest(folder)) for folder in made.parents]
     manifest = plain({
         "stage": config.stage,
@@ -104,7 +114,7 @@ def write_stage(
         "compute": made.compute,
         "held_out": made.held_out,
         "total": _total(made.compute, [found for _, found in parents]),
-        "files": {name: _sha256(out / name) for name in (MODEL, HEADS, CONFIG)},
+        "files": {name: _sha256(out / name) for name in names},
         "versions": versions(),
         "host": host(),
     })  # fmt: skip
@@ -171,7 +181,9 @@ def read_config(folder: Path) -> StageConfig:
         HeadConfig(each["source"], each["task"], tuple(each["classes"])) for each in held["heads"]
     )
     auxiliaries = tuple(held.get("auxiliaries", ()))
-    return StageConfig(held["stage"], held["architecture"], held["size"], heads, auxiliaries)
+    text = TextConfig(**held["text"]) if held.get("text") else None
+    names = held["stage"], held["architecture"], held["size"]
+    return StageConfig(*names, heads, auxiliaries, text)
 
 
 def fill(module: nn.Module, folder: Path, name: str = MODEL) -> nn.Module:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from roadworthy.errors import BadInput
 from roadworthy.learn.batches import Source, Task, hold
+from roadworthy.learn.captions import Captioned, hold_captions
 from roadworthy.learn.readers import Origin, read_captions, read_spec
 from roadworthy.learn.sample import Sample
 from roadworthy.learn.scenes import scenes
@@ -22,6 +23,11 @@ def source(spec: str, task: Task, size: int, classes: Sequence[str] = ()) -> Sou
     ====================  =========================================================================
     """
     return hold(samples(spec, size), task, size, classes)
+
+
+def captioned(spec: str, size: int) -> Captioned:
+    """The samples of a spec, as of `source`, held in memory with their captions."""
+    return hold_captions(samples(spec, size), size)
 
 
 def samples(spec: str, size: int) -> Iterable[Sample]:

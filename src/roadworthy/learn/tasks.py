@@ -13,6 +13,7 @@ from roadworthy.core.detection import Detection
 from roadworthy.core.tasks import Classification
 from roadworthy.learn.backbones import Backbone
 from roadworthy.learn.batches import Augmentation, Batch, Source, Task, see, whole
+from roadworthy.learn.captions import Captioned
 from roadworthy.learn.dense_losses import (
     STRIDES,
     classification_loss,
@@ -131,7 +132,7 @@ def _final(task: Task, said: Any, side: int) -> Any:
     return decode(logits, boxes, (side, side))
 
 
-def whole_batches(source: Source, device: torch.device) -> Iterator[Batch]:
+def whole_batches(source: Source | Captioned, device: torch.device) -> Iterator[Batch]:
     """All images in order, unchanged."""
     for start in range(0, len(source), _BATCH):
         stored = source.content[start : start + _BATCH].to(device)
