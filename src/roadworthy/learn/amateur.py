@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from roadworthy.core.runs import output_folder
 from roadworthy.errors import BadData, BadInput
 from roadworthy.learn import contrastive as terms
-from roadworthy.learn.backbones import Backbone, architecture_of, backbone
+from roadworthy.learn.backbones import Backbone, architectures_of, backbone
 from roadworthy.learn.batches import Augmentation, Batch
 from roadworthy.learn.captions import Captioned, Tokens
 from roadworthy.learn.expert import Job
@@ -167,7 +167,8 @@ def learn_amateur(
         size = sources[0].content.images.shape[-1]
         pair = Pair(learner.backbone, learner.towers, tokenizer, size)
         numbers = [row for each in judged for row in retrieval(pair, each)]
-        config = StageConfig("amateur", architecture_of(begin), size, text=text)
+        architecture, *others = architectures_of(begin)
+        config = StageConfig("amateur", architecture, size, (), tuple(others), text)
         parents = [Path(begin)] if is_stage(begin) else []
         made = Made(parents, sources, job.plan, trained.compute, numbers)
         write_stage(job.out, config, learner.backbone, learner.towers, made)
