@@ -139,17 +139,22 @@ class _Best:
         self, hundredths: range, offsets: range, fraction: Tensor | float, zero: Tensor
     ) -> None:
         """Offer every pair of them, added to `fraction` and `zero`."""
+        low, high = self.grid.qmin, self.grid.qmax
+        zeros = [(zero + offset).clamp(low, high) for offset in offsets]
+        limits = [((low - each)[:, None], (high - each)[:, None]) for each in zeros]
         for hundredth in hundredths:
-            for offset in offsets:
-                self.offer(fraction + hundredth / 100, zero + offset)
+            tried = torch.as_tensor(fraction + hundredth / 100).to(self.unit)
+            tried = tried.expand_as(self.unit).clamp(min=0.01)
+            scale = (tried * self.unit)[:, None]
+            codes = (self.rows / scale).round_()
+            for each, (lowest, highest) in zip(zeros, limits, strict=True):
+                # A third of the time of `clamp`, whose bounds by row are not vectorized.
+                kept = torch.maximum(codes, lowest).minimum(highest)
+                error = kept.mul_(scale).sub_(self.rows).abs_().pow_(self.exponent)
+                self.offer(error, tried, each)
 
-    def offer(self, fraction: Tensor | float, zero: Tensor) -> None:
-        fraction = torch.as_tensor(fraction).to(self.unit).expand_as(self.unit).clamp(min=0.01)
-        zero = zero.clamp(self.grid.qmin, self.grid.qmax)
-        scale = (fraction * self.unit)[:, None]
-        codes = (self.rows / scale).round_()
-        codes.clamp_(self.grid.qmin - zero[:, None], self.grid.qmax - zero[:, None])
-        error = codes.mul_(scale).sub_(self.rows).abs_().pow_(self.exponent)
+    def offer(self, error: Tensor, fraction: Tensor, zero: Tensor) -> None:
+        """Keep this candidate in the rows where its `error` (overwritten) adds up to less."""
         total = (error if self.counts is None else error.mul_(self.counts)).sum(1)
         better = total < self.error
         self.error = torch.where(better, total, self.error)
