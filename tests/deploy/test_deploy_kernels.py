@@ -52,6 +52,19 @@ def sums() -> nn.Module:
     return timm.create_model("resnet10t", num_classes=10)
 
 
+# Every width meets convolutions and transformers, every network two widths.
+CASES = [
+    (vit, (8, 8)),
+    (vit, (4, 4)),
+    (windows, (8, 8)),
+    (windows, (2, 2)),
+    (gates, (4, 4)),
+    (gates, (2, 2)),
+    (sums, (8, 8)),
+    (sums, (2, 2)),
+]
+
+
 @cache
 def captured(build: Callable[[], nn.Module]) -> tuple[fx.GraphModule, Tensor]:
     """A network's graph and images, for all widths."""
@@ -61,13 +74,7 @@ def captured(build: Callable[[], nn.Module]) -> tuple[fx.GraphModule, Tensor]:
     return capture(build().eval(), images[:1]), images
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        (build, bits) for build in (vit, windows, gates, sums) for bits in ((8, 8), (4, 4), (2, 2))
-    ],
-    ids=lambda param: f"{param[0].__name__}-{param[1]}",
-)
+@pytest.fixture(scope="module", params=CASES, ids=lambda param: f"{param[0].__name__}-{param[1]}")
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     build, bits = request.param
     graph, images = captured(build)
