@@ -1,12 +1,46 @@
 """Shapes and types of every call are checked in tests; real data comes from ROADWORTHY_DATA."""
 
+import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
-from jaxtyping import install_import_hook
+from jaxtyping import AbstractArray, install_import_hook
+
+_with_axes = jaxtyping.jaxtyped
+
+
+def _names_axes(annotation: object) -> bool:
+    """Whether it holds an array type with axes, or a name that is known only later."""
+    if isinstance(annotation, str):
+        return True
+    if inspect.isclass(annotation) and issubclass(annotation, AbstractArray):
+        return True
+    return any(_names_axes(part) for part in get_args(annotation))
+
+
+def _jaxtyped(*, typechecker: Callable[..., object]) -> Callable[[object], object]:
+    """Types are checked at every call; axes are compared where a function names some.
+
+    What compares axes takes 0.13 ms a call, also where it has none to compare; the check of plain
+    types takes half a microsecond, and one test has made 150 000 calls.
+    """
+
+    def decorate(function: object) -> object:
+        hints = inspect.get_annotations(function) if inspect.isfunction(function) else {"": "axes"}
+        if any(map(_names_axes, hints.values())):
+            return _with_axes(function, typechecker=typechecker)
+        return typechecker(function)
+
+    return decorate
+
+
+jaxtyping.jaxtyped = _jaxtyped
 
 # As PEP 484 has it, an int is good where a float is asked for.
 install_import_hook(
