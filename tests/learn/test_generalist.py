@@ -9,18 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from roadworthy.core.models import load_model
 from roadworthy.errors import BadInput, BadModel
 from roadworthy.learn.backbones import Generalist, backbone
 from roadworthy.learn.batches import Source, Task, hold
-from roadworthy.learn.expert import Headed, Job, learn_expert, reopened
+from roadworthy.learn.distill import distill
+from roadworthy.learn.expert import Headed, Job, learn_expert, reopened, written
 from roadworthy.learn.generalist import begun, learn_generalist
-from roadworthy.learn.loop import Machine
+from roadworthy.learn.loop import Compute, Machine, Trained
 from roadworthy.learn.plan import Plan, rate_at
 from roadworthy.learn.scenes import CLASSES, OBJECTS, scenes
 from roadworthy.learn.tasks import AUGMENTATIONS, answer, read
 
 XS = "metanet:mn_xs@random"
-PLAN = Plan(steps=4, batch=4, every=2)
+PLAN = Plan(steps=3, batch=4, every=2)
 CPU = Machine("cpu")
 
 
@@ -34,10 +36,21 @@ def sources() -> list[Source]:
 
 @pytest.fixture(scope="module")
 def experts(sources: list[Source], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """What stages of no step at all have written."""
     out = tmp_path_factory.mktemp("experts")
+    torch.manual_seed(0)
     for each in sources:
-        learn_expert(XS, [each], Job(out / each.task, Plan(steps=1, batch=4), CPU))
+        (out / each.task).mkdir()
+        new = Trained(Headed(backbone(XS), [each]).eval(), Compute(images=4), first=True)
+        written(new, ("expert", XS), [each], Job(out / each.task, PLAN, CPU), [])
     return [out / each.task for each in sources]
+
+
+@pytest.fixture(scope="module")
+def distilled(done: Path, sources: list[Source], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("stage") / "distilled"
+    distill(str(done), XS, sources[:2], Job(out, Plan(steps=2, batch=4), CPU, held_out=sources))
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +125,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def killed(step: int, plan: Plan) -> float:
-        if step == 3:
+        if step == 2:
             raise KeyboardInterrupt
         return rate_at(step, plan)
 
@@ -165,3 +178,40 @@ def test_experts_that_do_not_go_together_are_told(
         with pytest.raises(BadModel, match=words):
             learn_generalist(experts[0], [auxiliary], sources, Job(tmp_path / "out", PLAN, CPU))
     assert not (tmp_path / "out").exists()
+
+
+def test_another_auxiliary_is_no_continuation(
+    done: Path, experts: list[Path], sources: list[Source], tmp_path: Path
+) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(done, again)
+    with pytest.raises(BadInput, match="state of another run"):
+        learn_generalist(experts[0], experts[2:3], sources[:2], Job(again, PLAN, CPU))
+
+
+def test_a_distilled_stage_is_one_ordinary_backbone(
+    distilled: Path, done: Path, sources: list[Source]
+) -> None:
+    loaded = load_model(f"metanet:mn_xs@{distilled / 'model.safetensors'}")
+    learner = reopened(distilled)
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(loaded.module(images), learner.backbone(images))
+    assert [each.task for each in learner.says] == [each.task for each in sources[:2]]
+    assert all("adapters" not in name for name in learner.state_dict())
+    manifest = json.loads((distilled / "manifest.json").read_text())
+    assert manifest["stage"] == "distilled"
+    assert [each["folder"] for each in manifest["parents"]] == [str(done)]
+    assert [row["task"] for row in manifest["held_out"]] == [each.task for each in sources[:2]]
+    row = json.loads((distilled / "log.jsonl").read_text().splitlines()[0])
+    assert row["loss"] == pytest.approx(row["features"] + row["answers"] + row["labels"], rel=1e-5)
+
+
+def test_what_cannot_be_distilled_is_told(
+    done: Path, sources: list[Source], tmp_path: Path
+) -> None:
+    job = Job(tmp_path / "out", PLAN, CPU)
+    with pytest.raises(BadModel, match="is a generalist of several branches; give an expert"):
+        distill(str(done), str(done), sources, job)
+    with pytest.raises(BadInput, match="no source given"):
+        distill(str(done), XS, [], job)
+    assert not job.out.exists()

@@ -66,7 +66,7 @@ class Headed(Learner):
         said = answer(says.task, self.heads[source], maps)
         return {"loss": loss_of(says.task, said, batch, len(says.classes))}
 
-    def head_for(self, source: Source) -> nn.Module | None:
+    def head_for(self, source: Source | HeadConfig) -> nn.Module | None:
         """The head that has learned from a source of this name, task and classes, if any has."""
         said = dict(zip(self.says, self.heads, strict=True))
         return said.get(head_config(source))

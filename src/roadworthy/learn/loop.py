@@ -5,6 +5,7 @@ drawn for all ranks together; each rank takes its part. So a run resumes exactly
 share a batch learn what one process does.
 """
 
+import hashlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -296,8 +297,17 @@ def _identity(learner: nn.Module, feeds: Sequence[Feed], plan: Plan) -> dict[str
     """What must be the same for a run to go on; a learner's `extra_repr` is its settings."""
     shapes = {name: list(each.shape) for name, each in learner.state_dict().items()}
     said = [[feed.source.sha256, asdict(feed.how), feed.weight] for feed in feeds]
-    how = learner.extra_repr()
+    how = [learner.extra_repr(), _frozen(learner)]
     return {"plan": asdict(plan), "shapes": shapes, "feeds": said, "learner": how}
+
+
+def _frozen(learner: nn.Module) -> str:
+    """Hash of what stays as it was given: teachers, auxiliaries."""
+    digest = hashlib.sha256()
+    for each in learner.parameters():
+        if not each.requires_grad:
+            digest.update(each.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _held(path: Path) -> dict[str, Any]:
