@@ -1,14 +1,10 @@
-"""DeCLIP's and SigLIP's terms: loops, end points, and two ranks against one."""
+"""DeCLIP's and SigLIP's terms: loops and end points; over several ranks in test_ranks.py."""
 
 import math
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from roadworthy.errors import BadInput
@@ -151,55 +147,3 @@ def test_the_temperature_is_bounded() -> None:
     assert float(temperature()) == pytest.approx(1 / 0.07)
     nn.init.constant_(temperature.log_scale, 9.0)
     assert float(temperature()) == pytest.approx(100)
-
-
-class Pair(nn.Module):
-    """Two towers and all terms that see other ranks."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.image, self.text = nn.Linear(5, 3), nn.Linear(5, 3)
-        self.temperature = terms.Temperature()
-        self.bias = nn.Parameter(torch.tensor(BIAS))
-        self.queue = TextQueue(16, 3)
-        self.queue.push(torch.randn(10, 3))
-
-    def forward(self, images: Tensor, texts: Tensor, gather: terms.Gather) -> Tensor:
-        one, other, scale = self.image(images), self.text(texts), self.temperature()
-        near = self.queue.nearest(other)
-        return (
-            terms.info_nce(one, other, scale, gather)
-            + terms.siglip(one, other, scale, self.bias, gather)
-            + terms.multi_view((one, one + 1), (other, other - 1), scale, gather)
-            + terms.nearest_neighbour((one, one * 2), near, scale, gather)
-        )
-
-
-def learned(model: nn.Module, gather: terms.Gather, rows: slice) -> list[Tensor]:
-    one, other = features(7, 8)
-    loss = model(one[rows], other[rows], gather)
-    loss.backward()
-    return [loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
-
-
-def _one_of_two(rank: int, meeting: str, out: str) -> None:
-    from torch.distributed.nn.functional import all_gather
-
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-    model = nn.parallel.DistributedDataParallel(Pair())
-    together: Any = lambda rows: torch.cat(list(all_gather(rows)))  # noqa: E731
-    found = learned(model, together, slice(4 * rank, 4 * rank + 4))
-    torch.save(found, f"{out}/{rank}.pt")
-    dist.destroy_process_group()
-
-
-def test_two_ranks_do_what_one_process_does(tmp_path: Path) -> None:
-    mp.spawn(_one_of_two, (f"file://{tmp_path}/meeting", str(tmp_path)), nprocs=2)
-    one, two = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    whole = learned(Pair(), terms.alone, slice(0, 8))
-    assert len(whole) == len(one) == 1 + 6
-    torch.testing.assert_close((one[0] + two[0]) / 2, whole[0])
-    for a, b, wanted in zip(one[1:], two[1:], whole[1:], strict=True):
-        torch.testing.assert_close(a, wanted)
-        torch.testing.assert_close(b, wanted)

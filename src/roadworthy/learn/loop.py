@@ -122,7 +122,7 @@ def train(
     whole = deepcopy(learner) if machine.sharded else learner
     share_norms(learner)
     with company(out):
-        run = _Run(fabric, learner, feeds, plan, out)
+        run = _Run(fabric, learner, feeds, plan, out, machine.sharded)
         run.restore(resume)
         run.go()
     if machine.sharded:  # the weights lie in pieces on the ranks, and whole in the file
@@ -142,12 +142,19 @@ class _Run:
     """One call of `train`."""
 
     def __init__(
-        self, fabric: Any, learner: Learner, feeds: Sequence[Feed], plan: Plan, out: Path
+        self,
+        fabric: Any,
+        learner: Learner,
+        feeds: Sequence[Feed],
+        plan: Plan,
+        out: Path,
+        sharded: bool,
     ) -> None:
         self.fabric, self.learner, self.plan, self.out = fabric, learner, plan, out
+        self.sharded = sharded
         device = fabric.device
         self.macs = [macs_of(learner, feed, n, plan, device) for n, feed in enumerate(feeds)]
-        self.identity = _identity(learner, feeds, plan)
+        self.identity = {**_identity(learner, feeds, plan), "sharded": sharded}
         self.feeds = _near(feeds, device)
         model = fabric.setup_module(learner)
         self.model, self.optimizer = model, fabric.setup_optimizers(_adamw(model, plan))
@@ -155,7 +162,9 @@ class _Run:
 
     def restore(self, resume: bool) -> None:
         path = self.out / STATE
-        held = _held(path) if resume and path.is_file() else {"step": 0}
+        held: dict[str, Any] = {"step": 0}
+        if resume and path.is_file():
+            held = _held(path)
         first = self.fabric.broadcast(held["step"])
         if held["step"] != first:
             raise BadInput(
@@ -170,7 +179,12 @@ class _Run:
                 "or --no-resume"
             )
         state = {"model": self.model, "optimizer": self.optimizer}
-        rest = self.fabric.load(path, state, weights_only=True)
+        rest = self.fabric.load(path, state, strict=not self.sharded, weights_only=True)
+        if self.sharded:  # where nothing was held, loading has made it up
+            known = held["optimizer"]["state"]
+            for name, each in self.learner.named_parameters():
+                if name not in known:
+                    self.optimizer.state.pop(each, None)
         self.step, self.compute = rest["step"], Compute(**rest["compute"])
 
     def go(self) -> None:
