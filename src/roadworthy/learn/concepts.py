@@ -14,10 +14,10 @@ from functools import cache, lru_cache
 from graphlib import CycleError, TopologicalSorter
 from itertools import combinations
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from roadworthy.core.sources import reason
 from roadworthy.errors import BadData
-from roadworthy.learn.sample import Sample
 
 _HERE = Path(__file__).parent
 _PERSON = "00007846"
@@ -206,7 +206,27 @@ class Disagreement:
     second: str
 
 
-def disagreements(samples: Iterable[Sample], concepts: Concepts) -> list[Disagreement]:
+@runtime_checkable
+class Labelled(Protocol):
+    """What is needed to compare sources: a sample, or a row of a catalog."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the image file."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Who says so."""
+        ...
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """What is said."""
+        ...
+
+
+def disagreements(samples: Iterable[Labelled], concepts: Concepts) -> list[Disagreement]:
     """Images that two samples label so that no label of one may be true of the other's."""
     same: dict[str, list[tuple[str, list[str]]]] = defaultdict(list)
     for each in samples:

@@ -7,7 +7,7 @@ captions and VOC's XML are read here only.
 import csv
 import io
 import xml.etree.ElementTree as Xml
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,12 @@ class Origin:
     split: str = "all"
 
 
-def read_spec(spec: str, origin: Origin, names: Sequence[str] = ()) -> Iterator[Sample]:
+def read_spec(
+    spec: str, origin: Origin, names: Sequence[str] = (), numbers: Iterable[int] | None = None
+) -> Iterator[Sample]:
     """Samples of a data spec as `load_data` takes it; `names` are those of a mask's ids.
+
+    Only those of `numbers` are read, where they are given.
 
     Crowd boxes and boxes without area are no single object and are left out.
 
@@ -44,7 +48,7 @@ def read_spec(spec: str, origin: Origin, names: Sequence[str] = ()) -> Iterator[
             f"data {spec} given; imagefolder:, npz:, builtin:, yolo:, coco:, masks: and depth: "
             "hold what samples are made of"
         )
-    for index in range(len(data)):
+    for index in range(len(data)) if numbers is None else numbers:
         content = data.content(index)
         image = content if isinstance(content, bytes) else _png(data, index)
         said = _said(data, index, tuple(names))

@@ -1,14 +1,15 @@
 """Sources as they are named on the command line."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from roadworthy.core.data import load_data
 from roadworthy.errors import BadInput
 from roadworthy.learn.batches import Source, Task, hold
 from roadworthy.learn.captions import Captioned, hold_captions
 from roadworthy.learn.readers import Origin, read_captions, read_spec
 from roadworthy.learn.sample import Sample
-from roadworthy.learn.scenes import scenes
+from roadworthy.learn.scenes import render, scenes
 from roadworthy.learn.shards import ShardSet
 
 
@@ -43,6 +44,36 @@ def samples(spec: str, size: int) -> Iterable[Sample]:
             return read_captions(Path(listing), Path(images), Origin(Path(listing).parent.name))
         case _:
             return read_spec(spec, Origin(spec))
+
+
+def numbered(spec: str, size: int, numbers: Iterable[int]) -> Iterator[Sample]:
+    """The samples of a spec that have these numbers, which rise; no other image is read."""
+    kind, _, rest = spec.partition(":")
+    match kind:
+        case "scenes":
+            return (render(scene_numbers(rest)[each], size) for each in numbers)
+        case "shards":
+            held = ShardSet(rest)
+            return (held[each] for each in numbers)
+        case "captions":
+            wanted = frozenset(numbers)
+            return (each for i, each in enumerate(samples(spec, size)) if i in wanted)
+        case _:
+            return read_spec(spec, Origin(spec), numbers=numbers)
+
+
+def count(spec: str) -> int:
+    """How many samples a spec has."""
+    kind, _, rest = spec.partition(":")
+    match kind:
+        case "scenes":
+            return len(scene_numbers(rest))
+        case "shards":
+            return len(ShardSet(rest))
+        case "captions":
+            return sum(1 for _ in samples(spec, 1))
+        case _:
+            return len(load_data(spec))
 
 
 def scene_numbers(text: str) -> range:
