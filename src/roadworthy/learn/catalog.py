@@ -37,7 +37,7 @@ class Part:
 
 @dataclass(frozen=True)
 class State:
-    """What a catalog consists of: rows, and the marks of those that a held-out picture resembles."""
+    """What a catalog consists of: rows, and marks of those that a held-out picture resembles."""
 
     parts: tuple[Part, ...] = ()
     marks: Part | None = None
