@@ -9,6 +9,7 @@ their variance. Every weight and activation has the width of its column.
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -35,23 +36,31 @@ JUDGED = 500
 def main() -> None:
     given = arguments()
     torch.set_num_threads(1)
-    loaded = load_model(given.model)
-    assert isinstance(loaded.preprocess, Preprocess)
-    look, root = loaded.preprocess, os.environ["ROADWORTHY_DATA"]
-    train, test = (load_data(f"npz:{root}/cifar10/{part}.npz") for part in ("train", "test"))
-    x, y = load_tensor(test.subset(JUDGED, 0, stratified=False), look)
-    graph = capture(loaded.module, x[:1])
+    graph, (x, y), shown = prepared(given.model)
     wanted = in_batches(graph, x)
-
-    def shown(seed: int) -> Tensor:
-        return load_tensor(train.subset(given.images, seed, stratified=False), look)[0]
 
     def judged(module: fx.GraphModule) -> dict[str, float]:
         said = in_batches(module, x)
         return {"accuracy": accuracy(said, y), **against_float(wanted, said)}
 
-    found = measured(given, graph, shown, judged)
+    found = measured(given, graph, lambda seed: shown(seed, given.images), judged)
     print(f"float {100 * accuracy(wanted, y):.2f} % of {len(y)}\n\n{table(given, found, summary)}")
+
+
+def prepared(
+    model: str,
+) -> tuple[fx.GraphModule, tuple[Tensor, Tensor], Callable[[int, int], Tensor]]:
+    """The captured model, images and labels that judge, calibration images by seed and number."""
+    loaded = load_model(model)
+    assert isinstance(loaded.preprocess, Preprocess)
+    look, root = loaded.preprocess, os.environ["ROADWORTHY_DATA"]
+    train, test = (load_data(f"npz:{root}/cifar10/{part}.npz") for part in ("train", "test"))
+    x, y = load_tensor(test.subset(JUDGED, 0, stratified=False), look)
+
+    def shown(seed: int, images: int) -> Tensor:
+        return load_tensor(train.subset(images, seed, stratified=False), look)[0]
+
+    return capture(loaded.module, x[:1]), (x, y), shown
 
 
 def arguments() -> argparse.Namespace:

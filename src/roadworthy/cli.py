@@ -9,6 +9,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
+from roadworthy import options_learn
 from roadworthy.errors import BadInput, RoadworthyError
 from roadworthy.options import (
     attribute_request,
@@ -76,6 +77,25 @@ def _run(given: argparse.Namespace) -> Any:
             from roadworthy.roadtest import identify_run
 
             return _plain(identify_run(clue))
+        case "learn probe":
+            looked = options_learn.probe_request(given)
+            from roadworthy.learning import probe
+
+            return _plain(probe(looked))
+        case "learn show":
+            from roadworthy.learn.overview import overview
+
+            return {"rows": overview(given.dir)}
+        case "learn pack":
+            packed = options_learn.pack_request(given)
+            from roadworthy.learning import pack
+
+            return _plain(pack(packed))
+        case verb if verb.startswith("learn "):
+            lesson = options_learn.learn_request(given)
+            from roadworthy.learning import learn
+
+            return {**_plain(learn(lesson)), "out": str(lesson.out)}
         case "blocks":
             from roadworthy.journey import list_blocks
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, get_args
 
+from roadworthy import options_learn
 from roadworthy.requests import (
     AttributeRequest,
     BackendName,
@@ -66,6 +67,7 @@ EXAMPLES = {
     "noise identify": ["roadworthy noise identify --image photo.jpg --tensor fed.npy"],
     "blocks": ["roadworthy blocks torchvision:mobilenet_v2@random"],
     "report": ["roadworthy report out/w8a8 out/w4a4 --out comparison.html"],
+    **options_learn.EXAMPLES,
 }
 
 
@@ -95,10 +97,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _identify(_command(commands, "noise identify", "which pipeline made the tensor of a photo"))
     _blocks(_command(commands, "blocks", "the units that reconstruction would work on"))
     _report(_command(commands, "report", "one self-contained HTML page out of run.json files"))
+    for name, purpose in options_learn.PURPOSES.items():
+        options_learn.add_learn(name, _command(commands, name, purpose))
     typed = list(sys.argv[1:] if arguments is None else arguments)
-    if typed[:1] == ["noise"] and typed[1:2] in (["attribute"], ["identify"]):
-        typed = [" ".join(typed[:2]), *typed[2:]]
-    return parser.parse_args(typed)
+    joined = " ".join(typed[:2])
+    if joined in ("learn -h", "learn --help"):
+        print(*(f"{name:<18} {says}" for name, says in options_learn.PURPOSES.items()), sep="\n")
+        parser.exit(0)
+    if typed[:1] == ["learn"] and joined not in EXAMPLES:
+        parser.error(f"{joined!r} given; {', '.join(options_learn.PURPOSES)} are allowed")
+    return parser.parse_args([joined, *typed[2:]] if joined in EXAMPLES else typed)
 
 
 class _Version(argparse.Action):

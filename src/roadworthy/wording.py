@@ -27,6 +27,14 @@ def say(command: str, result: Any) -> str:
             return f"written    {result['report']}"
         case "demo":
             return ""
+        case "learn probe":
+            return f"{_held(result)}, {result['trained_on']} to learn from"
+        case "learn show":
+            from roadworthy.learn.overview import table
+
+            return table(result["rows"])
+        case _ if "held_out" in result:
+            return _stage(result)
         case _:
             return _run(result)
 
@@ -39,6 +47,22 @@ def _evaluation(result: dict[str, Any]) -> str:
     line = f"{result['metric']}  {show(result['value'])} of {result['n']} {things}"
     also = "".join(f"; {name} {value:.4f}" for name, value in result.get("also", {}).items())
     return f"{line} ({span}{skipped}){also}"
+
+
+def _stage(result: dict[str, Any]) -> str:
+    cost = result["compute"]
+    lines = [
+        f"{row.get('task', 'captions')} of {row['judged_on']}  {_held(row)}"
+        for row in result["held_out"]
+    ]
+    spent = f"cost       {cost['images']} images, {cost['macs'] / 1e12:.2f} TMACs, "
+    spent += f"{cost['cpu_seconds']:.0f} CPU seconds"
+    return "\n".join([*lines, spent, _written(result)])
+
+
+def _held(row: dict[str, Any]) -> str:
+    chance = f" (chance {_percent(row['chance'])})" if "chance" in row else ""
+    return f"{row['metric']} {_show(row['metric'])(row['value'])}{chance} of {row['n']} images"
 
 
 def _show(metric: str | None) -> Callable[[float], str]:

@@ -125,7 +125,7 @@ def hold(samples: Iterable[Sample], task: Task, size: int, classes: Sequence[str
     for each in held:
         _check_annotated(each, task)
     content = Batch(images_of(held, task, size))
-    known = tuple(classes) or _classes(held, task)
+    known = tuple(classes) or classes_of(held, task)
     said = {name: torch.from_numpy(v) for name, v in _said(held, task, size, known).items()}
     return Source(held[0].source, task, known, replace(content, **said))
 
@@ -155,7 +155,8 @@ def _check_annotated(sample: Sample, task: Task) -> None:
         )
 
 
-def _classes(held: Sequence[Sample], task: Task) -> tuple[str, ...]:
+def classes_of(held: Sequence[Sample], task: Task) -> tuple[str, ...]:
+    """Names of the classes that occur, sorted; of masks all that their ids may mean."""
     match task:
         case "classification":
             return tuple(sorted({each.labels[0] for each in held}))

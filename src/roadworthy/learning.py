@@ -1,0 +1,147 @@
+"""`roadworthy learn`: from what was typed to a stage's folder and its run.json."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+from typing import Any, cast
+
+from roadworthy.core.runs import RunRecord, output_folder, output_room
+from roadworthy.errors import BadInput
+from roadworthy.learn.amateur import DeCLIP, SigLIP, learn_amateur
+from roadworthy.learn.backbones import backbone
+from roadworthy.learn.batches import Source, Task, classes_of, hold
+from roadworthy.learn.distill import distill
+from roadworthy.learn.expert import Job, learn_expert
+from roadworthy.learn.generalist import learn_generalist
+from roadworthy.learn.machine import Machine
+from roadworthy.learn.plan import Plan
+from roadworthy.learn.probe import linear_probe, part_of
+from roadworthy.learn.sample import Sample
+from roadworthy.learn.shards import write_shards
+from roadworthy.learn.sources import captioned, samples, source
+from roadworthy.learn_requests import LearnRequest, PackRequest, ProbeRequest, Sources
+
+
+def learn(request: LearnRequest) -> RunRecord:
+    """Run one stage; its folder holds run.json beside what the stage writes.
+
+    Raises:
+        BadInput: as the stage says.
+    """
+    with output_room(request.out, f"learn {request.stage}"):
+        manifest = _stage(request)
+    record = RunRecord(
+        command=f"learn {request.stage}",
+        config=asdict(request),
+        seed=request.course.seed,
+        data={row["name"] + " " + row["task"]: row for row in manifest["data"]},
+        numbers={name: manifest[name] for name in ("stage", "parents", "compute", "held_out")}
+        | {"total_compute": {k: v for k, v in manifest["total"].items() if k != "ancestors"}},
+    )
+    if os.environ.get("RANK", "0") == "0":
+        record.save(request.out / "run.json")
+    return record
+
+
+def _stage(request: LearnRequest) -> dict[str, Any]:
+    course, given = request.course, request.sources
+    plan = Plan(
+        steps=course.steps,
+        batch=course.batch,
+        rate=course.rate,
+        temperature=course.temperature,
+        seed=course.seed,
+    )
+    machine = Machine(course.device, course.precision, course.strategy)
+    if request.stage == "amateur":
+        judged = [captioned(spec, given.size) for _, spec in given.held]
+        learned = [captioned(spec, given.size) for _, spec in given.learned]
+        method = DeCLIP() if request.contrast == "declip" else SigLIP()
+        job = Job(request.out, plan, machine, resume=course.resume)
+        return learn_amateur(request.model, learned, job, method, judged)
+    sources, judged = held(given)
+    job = Job(request.out, plan, machine, judged, course.resume)
+    match request.stage:
+        case "expert":
+            return learn_expert(request.model, sources, job)
+        case "generalist":
+            return learn_generalist(Path(request.model), request.auxiliaries, sources, job)
+        case "distill":
+            return distill(request.model, request.student, sources, job)
+
+
+def held(given: Sources) -> tuple[list[Source], list[Source]]:
+    """What is learned from, and what judges it, by the classes that occur in either.
+
+    Raises:
+        BadInput: held-out data that no source, or more than one, could be judged by.
+    """
+    learned: list[tuple[Task, list[Sample]]] = [
+        (cast(Task, task), list(samples(spec, given.size))) for task, spec in given.learned
+    ]
+    judging: list[list[list[Sample]]] = [[] for _ in learned]
+    for task, spec in given.held:
+        found = list(samples(spec, given.size))
+        judging[_judged_by(task, found, learned, spec)].append(found)
+    sources: list[Source] = []
+    judged: list[Source] = []
+    for (task, shown), own in zip(learned, judging, strict=True):
+        classes = classes_of([*shown, *chain(*own)], task)
+        sources.append(hold(shown, task, given.size, classes))
+        judged += [hold(found, task, given.size, classes) for found in own]
+    return sources, judged
+
+
+def _judged_by(
+    task: str, found: Sequence[Sample], learned: Sequence[tuple[Task, Sequence[Sample]]], spec: str
+) -> int:
+    """Which source held-out samples judge: that of their name, or the only one of their task."""
+    of_task = [number for number, (other, _) in enumerate(learned) if other == task]
+    names = {each.source for each in found}
+    alike = [number for number in of_task if {each.source for each in learned[number][1]} == names]
+    fits = alike or of_task
+    if len(fits) != 1:
+        raise BadInput(
+            f"--held {task}={spec} given and {len(fits) or 'no'} sources of {task} that it could "
+            "judge; give one --source of that task, or judge them one by one"
+        )
+    return fits[0]
+
+
+def probe(request: ProbeRequest) -> RunRecord:
+    """Judge frozen features by a linear head.
+
+    Raises:
+        BadInput, BadData: as `linear_probe`, `source` and `part_of` say.
+    """
+    if request.out is not None:
+        output_folder(request.out, "learn probe")
+    (task, spec), (tested, shown) = request.data, request.test
+    learned = source(spec, cast(Task, task), request.size)
+    judged = source(shown, cast(Task, tested), request.size, learned.classes)
+    part = part_of(learned, request.fraction, request.seed)
+    found = linear_probe(backbone(request.model), part, judged, request.seed)
+    record = RunRecord(
+        command="learn probe",
+        config=asdict(request),
+        seed=request.seed,
+        data={
+            "train": {"spec": spec, "n": len(part), "sha256": part.sha256},
+            "test": {"spec": shown, "n": len(judged), "sha256": judged.sha256},
+        },
+        numbers=found.row(),
+    )
+    if request.out is not None:
+        record.save(request.out / "run.json")
+    return record
+
+
+def pack(request: PackRequest) -> dict[str, Any]:
+    """Write the samples of a spec as shards."""
+    from roadworthy.core.progress import track
+
+    found = track(samples(request.spec, request.size), "packing")
+    write_shards(found, str(request.out), request.per_shard)
+    return {"out": str(request.out), "spec": f"shards:{request.out}"}

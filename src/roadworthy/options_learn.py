@@ -1,0 +1,176 @@
+"""The grammar of `roadworthy learn`, and how what was typed becomes a request."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+from roadworthy.learn_requests import (
+    Contrast,
+    Course,
+    LearnRequest,
+    PackRequest,
+    Precision,
+    ProbeRequest,
+    Sources,
+    Strategy,
+    parse_source,
+)
+
+BACKBONE = "metanet:mn_xs, metanet:mn_s ... or timm:NAME, each with @random or @FILE; a stage's DIR"
+SPEC = (
+    "scenes:FROM-TO, shards:ADDRESS, captions:FILE@IMAGES, imagefolder:DIR, npz:FILE, yolo:DIR, "
+    "coco:IMAGES@FILE.json, masks:..., depth:..."
+)
+PURPOSES = {
+    "learn amateur": "a backbone that learns from captions",
+    "learn expert": "a backbone that learns one type of task, or several with a head each",
+    "learn generalist": "an expert that goes on learning with what other experts see",
+    "learn distill": "one small backbone out of a generalist",
+    "learn probe": "what frozen features are worth: a linear head on them",
+    "learn show": "what the stages and probes of a folder have reached, and their cost",
+    "learn pack": "samples of any source as WebDataset shards",
+}
+EXAMPLES = {
+    "learn amateur": [
+        "roadworthy learn amateur metanet:mn_xs@random --source shards:scenes \\",
+        "    --held scenes:9000-9200 --steps 600 --out out/amateur",
+    ],
+    "learn expert": [
+        "roadworthy learn expert out/amateur --source detection=shards:scenes \\",
+        "    --held detection=scenes:9000-9200 --steps 600 --out out/detection",
+    ],
+    "learn generalist": [
+        "roadworthy learn generalist out/detection --with out/depth out/segmentation \\",
+        "    --source detection=shards:scenes --source depth=shards:scenes \\",
+        "    --source segmentation=shards:scenes --steps 600 --out out/generalist",
+    ],
+    "learn distill": [
+        "roadworthy learn distill out/generalist --student metanet:mn_xs@random \\",
+        "    --source detection=shards:scenes --steps 900 --out out/distilled",
+    ],
+    "learn probe": [
+        "roadworthy learn probe out/distilled --data classification=npz:train.npz \\",
+        "    --test classification=npz:test.npz --fraction 0.1 --size 32",
+    ],
+    "learn show": ["roadworthy learn show out"],
+    "learn pack": ["roadworthy learn pack scenes:0-2000 --size 64 --out scenes"],
+}
+
+
+def add_learn(name: str, parser: argparse.ArgumentParser) -> None:
+    """The options of a command of `PURPOSES`."""
+    match name:
+        case "learn probe":
+            _probe(parser)
+        case "learn show":
+            parser.add_argument("dir", type=Path, metavar="DIR", help="that stages lie in")
+        case "learn pack":
+            _pack(parser)
+        case _:
+            _stage(name, parser)
+
+
+def _stage(name: str, parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    captions = name == "learn amateur"
+    form = "SPEC" if captions else "TASK=SPEC"
+    what = {"learn generalist": "DIR", "learn distill": "TEACHER"}.get(name, "BACKBONE")
+    add("model", metavar=what, help=_MODELS.get(name, BACKBONE))
+    add("--source", action="append", required=True, metavar=form, help=f"(repeatable) {SPEC}")
+    add("--held", action="append", default=[], metavar=form, help="(repeatable) what judges")
+    if name == "learn generalist":
+        add("--with", dest="auxiliaries", nargs="+", type=Path, required=True, metavar="DIR")
+    if name == "learn distill":
+        add("--student", required=True, metavar="BACKBONE", help=BACKBONE)
+    if captions:
+        add("--loss", choices=get_args(Contrast), default="declip", help="(declip)")
+    add("--steps", type=int, required=True, metavar="N", help="updates of the weights")
+    add("--batch-size", type=int, default=64, metavar="N", help="images of a step (64)")
+    add("--rate", type=float, default=2e-3, metavar="R", help="highest learning rate (0.002)")
+    add(
+        *("--temperature",),
+        type=float,
+        default=2.0,
+        metavar="T",
+        help="of the draw among sources: 1 by size, larger ones more evenly (2)",
+    )
+    add("--size", type=int, default=64, metavar="PIXELS", help="(64)")
+    add("--precision", choices=get_args(Precision), default="32-true", help="(32-true)")
+    add("--strategy", choices=get_args(Strategy), default="ddp", help="under torchrun (ddp)")
+    add("--resume", action=argparse.BooleanOptionalAction, default=True, help="an interrupted run")
+    add("--out", required=True, type=Path, metavar="DIR", help="where weights and manifest.json go")
+
+
+_MODELS = {
+    "learn generalist": "folder of the expert that goes on learning",
+    "learn distill": "folder of a generalist, or of any stage",
+}
+
+
+def _probe(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", metavar="BACKBONE", help=BACKBONE)
+    add("--data", required=True, metavar="TASK=SPEC", help=f"to learn from: {SPEC}")
+    add("--test", required=True, metavar="TASK=SPEC", help="to judge by")
+    add("--fraction", type=float, default=1.0, metavar="F", help="share of --data, by class (1)")
+    add("--size", type=int, default=64, metavar="PIXELS", help="(64)")
+    add("--out", type=Path, metavar="DIR", help="where run.json goes")
+
+
+def _pack(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("spec", metavar="SPEC", help=SPEC)
+    add("--size", type=int, default=64, metavar="PIXELS", help="of rendered scenes (64)")
+    add("--per-shard", type=int, default=500, metavar="N", help="samples (500)")
+    add("--out", required=True, type=Path, metavar="DIR", help="where the shards go")
+
+
+def learn_request(given: argparse.Namespace) -> LearnRequest:
+    """The request that was typed; BadInput where a value is not allowed."""
+    stage = given.command.removeprefix("learn ")
+    pair: Callable[[str], tuple[str, str]] = parse_source
+    if stage == "amateur":
+        pair = _captions
+    return LearnRequest(
+        stage=stage,
+        model=given.model,
+        sources=Sources(tuple(map(pair, given.source)), tuple(map(pair, given.held)), given.size),
+        course=Course(
+            steps=given.steps,
+            batch=given.batch_size,
+            rate=given.rate,
+            temperature=given.temperature,
+            seed=given.seed,
+            precision=given.precision,
+            strategy=given.strategy,
+            device=given.device,
+            resume=given.resume,
+        ),
+        out=given.out,
+        auxiliaries=tuple(getattr(given, "auxiliaries", ())),
+        student=getattr(given, "student", ""),
+        contrast=getattr(given, "loss", "declip"),
+    )
+
+
+def probe_request(given: argparse.Namespace) -> ProbeRequest:
+    """The request that was typed; BadInput where a value is not allowed."""
+    return ProbeRequest(
+        model=given.model,
+        data=parse_source(given.data),
+        test=parse_source(given.test),
+        size=given.size,
+        fraction=given.fraction,
+        seed=given.seed,
+        out=given.out,
+    )
+
+
+def pack_request(given: argparse.Namespace) -> PackRequest:
+    """The request that was typed."""
+    return PackRequest(given.spec, given.out, given.size, given.per_shard)
+
+
+def _captions(spec: str) -> tuple[str, str]:
+    return "captions", spec

@@ -1,0 +1,96 @@
+"""All stages of learning by the command line, on a few rendered scenes."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from roadworthy.cli import main
+
+TASKS = ("detection", "depth")
+RANDOM = "metanet:mn_xs@random"
+
+
+def learned(*words: object) -> None:
+    assert main(["learn", *map(str, words), "--device", "cpu"]) == 0
+
+
+def each_task(folder: Path, option: str) -> list[str]:
+    return [word for task in TASKS for word in (option, f"{task}=shards:{folder}")]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("lab")
+    scenes, held = root / "scenes", root / "held"
+    few: Sequence[object] = ("--size", 32, "--batch-size", 4, "--steps", 2)
+    learned("pack", "scenes:0-16", "--size", 32, "--per-shard", 8, "--out", scenes)
+    learned("pack", "scenes:90-96", "--size", 32, "--out", held)
+    both = [f"shards:{scenes}", "--held", f"shards:{held}"]
+    learned("amateur", RANDOM, "--source", *both, *few, "--out", root / "amateur")
+    for task in TASKS:
+        pair = ["--source", f"{task}=shards:{scenes}", "--held", f"{task}=shards:{held}"]
+        learned("expert", root / "amateur", *pair, *few, "--out", root / task)
+    sources = [*each_task(scenes, "--source"), *each_task(held, "--held"), *few]
+    experts = ("--with", root / "depth")
+    learned("generalist", root / "detection", *experts, *sources, "--out", root / "generalist")
+    student = ("--student", root / "detection")
+    learned("distill", root / "generalist", *student, *sources, "--out", root / "distilled")
+    pair = ["--data", f"depth=shards:{scenes}", "--test", f"depth=shards:{held}", "--size", 32]
+    learned("probe", root / "distilled", *pair, "--out", root / "probe-distilled")
+    return root
+
+
+def test_every_stage_leaves_a_manifest_and_a_record(lab: Path) -> None:
+    for name in ("amateur", *TASKS, "generalist", "distilled"):
+        manifest = json.loads((lab / name / "manifest.json").read_text())
+        record = json.loads((lab / name / "run.json").read_text())
+        assert manifest["held_out"] == record["held_out"] != []
+        assert record["compute"]["images"] == 8
+    assert record["command"] == "learn distill"
+    assert record["total_compute"]["images"] == 8 * 5
+
+
+def test_the_table_has_a_row_for_each(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["learn", "show", str(lab)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [line.split("|")[1].strip() for line in lines[2:]]
+    assert names == ["amateur", *TASKS, "generalist", "distilled"]
+    assert "probe of lab0/held, rmse" in lines[0]
+
+
+def test_the_same_command_again_changes_nothing(lab: Path) -> None:
+    before = (lab / "depth" / "model.safetensors").read_bytes()
+    pair = ["--source", f"depth=shards:{lab / 'scenes'}", "--size", 32, "--batch-size", 4]
+    learned("expert", lab / "amateur", *pair, "--steps", 2, "--out", lab / "depth")
+    assert (lab / "depth" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nothing"], "learn amateur, learn expert"),
+        (["expert", RANDOM, "--source", "scenes:0-4"], "TASK=SPEC is needed"),
+        (["expert", RANDOM, "--source", "colour=scenes:0-4"], "colour"),
+        (["expert", RANDOM, "--source", "depth=scenes:0-4", "--held", "detection=scenes:4-6"],
+         "no sources of detection"),
+        (["expert", RANDOM, "--source", "depth=scenes:0"], "FROM-TO is needed"),
+        (["expert", RANDOM, "--source", "depth=scenes:0-4", "--size", "33"], "multiple of 32"),
+        (["expert", "metanet:none@random", "--source", "depth=scenes:0-4"], "none"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    rest = ["--size", "32"] if "--size" not in words else []
+    out = tmp_path / "out"
+    try:
+        code = main(["learn", *words, *rest, "--steps", "1", "--out", str(out)])
+    except SystemExit as left:
+        code = left.code
+    said = capsys.readouterr().err.strip()
+    assert code == 2
+    assert len(said.splitlines()) == 1
+    assert message in said
+    assert not out.exists()
