@@ -23,6 +23,7 @@ class Sources:
 
     learned: tuple[tuple[str, str], ...]
     held: tuple[tuple[str, str], ...] = ()
+    choosing: tuple[tuple[str, str], ...] = ()
     size: int = 64
 
 

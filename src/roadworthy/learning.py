@@ -61,41 +61,57 @@ def _stage(request: LearnRequest) -> dict[str, Any]:
         method = DeCLIP() if request.contrast == "declip" else SigLIP()
         job = Job(request.out, plan, machine, resume=course.resume)
         return learn_amateur(request.model, learned, job, method, judged)
-    sources, judged = held(given)
+    sources, judged, choosing = held(given)
     job = Job(request.out, plan, machine, judged, course.resume)
     match request.stage:
         case "expert":
             return learn_expert(request.model, sources, job)
         case "generalist":
-            return learn_generalist(Path(request.model), request.auxiliaries, sources, job)
+            main = Path(request.model)
+            return learn_generalist(main, request.auxiliaries, sources, job, choosing)
         case "distill":
             return distill(request.model, request.student, sources, job)
 
 
-def held(given: Sources) -> tuple[list[Source], list[Source]]:
-    """What is learned from, and what judges it, by the classes that occur in either.
+def held(given: Sources) -> tuple[list[Source], list[Source], list[Source]]:
+    """What is learned from, what judges it and what chooses, by the classes that occur in any.
 
     Raises:
-        BadInput: held-out data that no source, or more than one, could be judged by.
+        BadInput: images that no source's head, or more than one, could be judged by.
     """
     learned: list[tuple[Task, list[Sample]]] = [
         (cast(Task, task), list(samples(spec, given.size))) for task, spec in given.learned
     ]
-    judging: list[list[list[Sample]]] = [[] for _ in learned]
-    for task, spec in given.held:
-        found = list(samples(spec, given.size))
-        judging[_judged_by(task, found, learned, spec)].append(found)
+    judging, choosing = (
+        _beside(option, pairs, learned, given.size)
+        for option, pairs in (("--held", given.held), ("--choose", given.choosing))
+    )
     sources: list[Source] = []
-    judged: list[Source] = []
-    for (task, shown), own in zip(learned, judging, strict=True):
-        classes = classes_of([*shown, *chain(*own)], task)
+    others: tuple[list[Source], list[Source]] = ([], [])
+    for (task, shown), *sets in zip(learned, judging, choosing, strict=True):
+        classes = classes_of([*shown, *chain(*chain(*sets))], task)
         sources.append(hold(shown, task, given.size, classes))
-        judged += [hold(found, task, given.size, classes) for found in own]
-    return sources, judged
+        for into, found in zip(others, sets, strict=True):
+            into += [hold(each, task, given.size, classes) for each in found]
+    return sources, *others
+
+
+def _beside(
+    option: str,
+    pairs: Sequence[tuple[str, str]],
+    learned: Sequence[tuple[Task, Sequence[Sample]]],
+    size: int,
+) -> list[list[list[Sample]]]:
+    """For each source the sets of an option that its head is judged by."""
+    beside: list[list[list[Sample]]] = [[] for _ in learned]
+    for task, spec in pairs:
+        found = list(samples(spec, size))
+        beside[_judged_by(task, found, learned, f"{option} {task}={spec}")].append(found)
+    return beside
 
 
 def _judged_by(
-    task: str, found: Sequence[Sample], learned: Sequence[tuple[Task, Sequence[Sample]]], spec: str
+    task: str, found: Sequence[Sample], learned: Sequence[tuple[Task, Sequence[Sample]]], given: str
 ) -> int:
     """Which source held-out samples judge: that of their name, or the only one of their task."""
     of_task = [number for number, (other, _) in enumerate(learned) if other == task]
@@ -104,7 +120,7 @@ def _judged_by(
     fits = alike or of_task
     if len(fits) != 1:
         raise BadInput(
-            f"--held {task}={spec} given and {len(fits) or 'no'} sources of {task} that it could "
+            f"{given} given and {len(fits) or 'no'} sources of {task} that it could "
             "judge; give one --source of that task, or judge them one by one"
         )
     return fits[0]

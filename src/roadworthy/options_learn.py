@@ -81,6 +81,8 @@ def _stage(name: str, parser: argparse.ArgumentParser) -> None:
     add("--held", action="append", default=[], metavar=form, help="(repeatable) what judges")
     if name == "learn generalist":
         add("--with", dest="auxiliaries", nargs="+", type=Path, required=True, metavar="DIR")
+        help = "(repeatable) images of their own that choose how far to go from the experts"
+        add("--choose", action="append", default=[], metavar=form, help=help)
     if name == "learn distill":
         add("--student", required=True, metavar="BACKBONE", help=BACKBONE)
     if captions:
@@ -135,7 +137,12 @@ def learn_request(given: argparse.Namespace) -> LearnRequest:
     return LearnRequest(
         stage=stage,
         model=given.model,
-        sources=Sources(tuple(map(pair, given.source)), tuple(map(pair, given.held)), given.size),
+        sources=Sources(
+            learned=tuple(map(pair, given.source)),
+            held=tuple(map(pair, given.held)),
+            choosing=tuple(map(pair, getattr(given, "choose", ()))),
+            size=given.size,
+        ),
         course=Course(
             steps=given.steps,
             batch=given.batch_size,

@@ -4,7 +4,7 @@ With sources of one type this is INTERN's expert; with several it is hard-shared
 the baseline that a generalist is to beat.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,14 +109,16 @@ def written(
     sources: Sequence[Source],
     job: Job,
     parents: Sequence[Path],
+    told: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Judge the heads of a `Headed` and write its folder, on the first rank; the manifest, on all.
 
     Args:
         kind: name of the stage, architecture of its backbone, those of auxiliaries.
+        told: what else the manifest says.
     """
     if trained.first:
-        _write(trained, kind, sources, job, parents)
+        _write(trained, kind, sources, job, parents, told or {})
     wait(job.out)
     return read_manifest(job.out)
 
@@ -127,6 +129,7 @@ def _write(
     sources: Sequence[Source],
     job: Job,
     parents: Sequence[Path],
+    told: Mapping[str, Any],
 ) -> None:
     learner = trained.learner
     assert isinstance(learner, Headed)
@@ -140,5 +143,5 @@ def _write(
     stage, architecture, *auxiliaries = kind
     size = sources[0].content.images.shape[-1]
     config = StageConfig(stage, architecture, size, tuple(learner.says), tuple(auxiliaries))
-    made = Made(parents, sources, job.plan, trained.compute, numbers)
+    made = Made(parents, sources, job.plan, trained.compute, numbers, told)
     write_stage(job.out, config, learner.backbone, learner.heads, made)

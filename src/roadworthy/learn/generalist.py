@@ -6,6 +6,7 @@ weights of zero: at step 0 every head says what its expert says, and main and ot
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from roadworthy.core.runs import output_folder
 from roadworthy.errors import BadInput, BadModel
 from roadworthy.learn.backbones import Backbone, Generalist, Single, generalist
 from roadworthy.learn.batches import Source, Task
+from roadworthy.learn.blend import blend
 from roadworthy.learn.expert import Headed, Job, reopened, written
 from roadworthy.learn.heads import ClassHead
 from roadworthy.learn.loop import Feed, train
@@ -24,13 +26,19 @@ from roadworthy.learn.tasks import AUGMENTATIONS
 
 
 def learn_generalist(
-    main: Path, auxiliaries: Sequence[Path], sources: Sequence[Source], job: Job
+    main: Path,
+    auxiliaries: Sequence[Path],
+    sources: Sequence[Source],
+    job: Job,
+    choosing: Sequence[Source] = (),
 ) -> dict[str, Any]:
     """Train the expert `main` with what the experts `auxiliaries` add, on `sources`; the manifest.
 
     Args:
         main: folder of the stage that goes on learning.
         auxiliaries: folders of stages that stay as they are.
+        choosing: images, neither learned from nor judged by, that say how far to go from the
+            experts (`learn.blend`); none means to the end.
 
     Raises:
         BadInput: no auxiliary or no source.
@@ -48,8 +56,26 @@ def learn_generalist(
     torch.manual_seed(job.plan.seed)
     learner = begun(experts, sources)
     feeds = [Feed(each, AUGMENTATIONS[each.task]) for each in sources]
+    start = {name: each.clone() for name, each in learner.state_dict().items()}
     trained = train(learner, feeds, job.plan, job.out, job.machine, job.resume)
-    return written(trained, ("generalist", *architectures), sources, job, folders)
+    told: dict[str, Any] = {}
+    if choosing and trained.first:
+        assert isinstance(trained.learner, Headed)
+        judges = _judges(trained.learner, sources, choosing)
+        told = {"blend": asdict(blend(trained.learner, start, judges))}
+    return written(trained, ("generalist", *architectures), sources, job, folders, told)
+
+
+def _judges(
+    learner: Headed, sources: Sequence[Source], choosing: Sequence[Source]
+) -> list[tuple[Backbone, nn.Module, Source]]:
+    heads = list(zip(sources, learner.heads, strict=True))
+    return [
+        (learner.backbone, head, shown)
+        for source, head in heads
+        for shown in choosing
+        if (shown.task, shown.classes) == (source.task, source.classes)
+    ]
 
 
 def checked(folders: Sequence[Path]) -> list[str]:

@@ -12,7 +12,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,7 @@ class Made:
         sources: what it learned from.
         compute: its own, without its parents'.
         held_out: metrics of its heads.
+        told: what this kind of stage alone has to say.
     """
 
     parents: Sequence[Path]
@@ -85,6 +86,7 @@ class Made:
     plan: Plan
     compute: Compute
     held_out: Sequence[Mapping[str, Any]] = ()
+    told: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def write_stage(
@@ -113,6 +115,7 @@ def write_stage(
         "plan": made.plan,
         "compute": made.compute,
         "held_out": made.held_out,
+        **made.told,
         "total": _total(made.compute, [found for _, found in parents]),
         "files": {name: _sha256(out / name) for name in names},
         "versions": versions(),

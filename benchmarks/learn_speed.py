@@ -1,0 +1,84 @@
+"""How much of the bare backbone's speed the stage loop keeps.
+
+An expert learns from rendered scenes held in memory; beside it, in turns, the same backbone takes
+the same number of images forward and backward as plain tensors, without views, loss, head, clipping
+or optimiser. Images a second by CPU time of this process, the best of --rounds.
+
+    python benchmarks/learn_speed.py --threads 2
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from roadworthy.learn.backbones import Backbone, backbone
+from roadworthy.learn.batches import Source, Task
+from roadworthy.learn.expert import Headed
+from roadworthy.learn.loop import Feed, train
+from roadworthy.learn.machine import Machine
+from roadworthy.learn.plan import Plan
+from roadworthy.learn.sources import source
+from roadworthy.learn.tasks import AUGMENTATIONS, read
+
+
+def bare(body: Backbone, task: Task, images: Tensor, steps: int) -> None:
+    body.train()
+    for _ in range(steps):
+        sum(each.square().mean() for each in read(body, task, images)).backward()
+
+
+def loop(body: Backbone, scenes: Source, plan: Plan, device: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        feed = Feed(scenes, AUGMENTATIONS[scenes.task])
+        machine = Machine("cuda" if device == "cuda" else "cpu", given.precision)
+        train(Headed(body, [scenes]), [feed], plan, Path(folder), machine)
+
+
+def clock(call: Callable[[], None]) -> float:
+    start = time.perf_counter() if given.device == "cuda" else time.process_time()
+    call()
+    if given.device == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter() - start
+    return time.process_time() - start
+
+
+def main() -> None:
+    torch.set_num_threads(given.threads)
+    plan = Plan(steps=given.steps, batch=given.batch)
+    images = torch.randn(given.batch, 3, given.size, given.size, device=given.device)
+    print("| task | bare, images/s | stage loop, images/s | kept |\n|---|---|---|---|")
+    for task in given.tasks:
+        scenes = source(f"scenes:0-{2 * given.batch}", task, given.size)
+        spent: dict[str, list[float]] = {"bare": [], "loop": []}
+        for _ in range(given.rounds):
+            body = backbone(given.model).to(given.device)
+            spent["bare"].append(clock(lambda b=body, t=task: bare(b, t, images, given.steps)))
+            body = backbone(given.model)
+            spent["loop"].append(clock(lambda b=body, s=scenes: loop(b, s, plan, given.device)))
+        fast, slow = (given.steps * given.batch / min(spent[name]) for name in ("bare", "loop"))
+        print(f"| {task} | {fast:.0f} | {slow:.0f} | {slow / fast:.0%} |", flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="metanet:mn_xs@random")
+    parser.add_argument("--tasks", nargs="+", default=["classification", "segmentation"])
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    given = arguments()
+    main()
