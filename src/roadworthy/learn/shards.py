@@ -55,28 +55,52 @@ def write_shards(samples: Iterable[Sample], out: str | Path, per_shard: int = 10
     Raises:
         BadInput: no sample, fewer than 1 a shard, or a set that is there already.
     """
+    begin(out, per_shard)
+    left = iter(samples)
+    taken = enumerate(iter(lambda: list(islice(left, per_shard)), []))
+    return finish((write_shard(each, out, i, per_shard) for i, each in taken), out)
+
+
+class Written(NamedTuple):
+    """A shard that lies there, and how many of its samples are from which part of a source."""
+
+    shard: Shard
+    parts: Counter[tuple[str, str, str]]
+
+
+def begin(out: str | Path, per_shard: int) -> None:
+    """Make room for a set; BadInput where there is one already, or without a sample a shard."""
     if per_shard < 1:
         raise BadInput(f"{per_shard} samples a shard given; 1 or more are needed")
     fs, root = _opened(str(out))
     if fs.exists(f"{root}/{INDEX}"):
         raise BadInput(f"{out} holds shards already; give another address or remove them")
     fs.makedirs(root, exist_ok=True)
-    parts: Counter[tuple[str, str, str]] = Counter()
+
+
+def write_shard(samples: Sequence[Sample], out: str | Path, number: int, per_shard: int) -> Written:
+    """Write shard `number` of a set whose earlier shards have `per_shard` samples each."""
+    fs, root = _opened(str(out))
+    packed = [pack(each, f"{number * per_shard + i:09d}") for i, each in enumerate(samples)]
+    content = b"".join(packed) + END
+    offsets = np.cumsum([0, *map(len, packed)]).tolist()
+    shard = Shard(f"{number:05d}.tar", _sha256(content), tuple(offsets))
+    _put(fs, f"{root}/{shard.file}", content)
+    return Written(shard, Counter((each.source, each.licence, each.split) for each in samples))
+
+
+def finish(written: Iterable[Written], out: str | Path) -> "ShardSet":
+    """Write the index of the shards `written`, in their order; BadInput if there are none."""
     shards: list[Shard] = []
-    left = iter(samples)
-    while taken := list(islice(left, per_shard)):
-        first = sum(map(len, shards))
-        packed = [pack(each, f"{first + i:09d}") for i, each in enumerate(taken)]
-        content = b"".join(packed) + END
-        offsets = np.cumsum([0, *map(len, packed)]).tolist()
-        shard = Shard(f"{len(shards):05d}.tar", _sha256(content), tuple(offsets))
-        _put(fs, f"{root}/{shard.file}", content)
-        parts.update((each.source, each.licence, each.split) for each in taken)
+    parts: Counter[tuple[str, str, str]] = Counter()
+    for shard, said in written:
         shards.append(shard)
+        parts.update(said)
     if not shards:
         raise BadInput(f"no sample to write to {out}; give at least one")
     sources = [asdict(Part(*part, count)) for part, count in sorted(parts.items())]
     index = {"shards": [asdict(shard) for shard in shards], "sources": sources}
+    fs, root = _opened(str(out))
     _put(fs, f"{root}/{INDEX}", json.dumps(index).encode())
     return ShardSet(out)
 
