@@ -82,6 +82,10 @@ def _run(given: argparse.Namespace) -> Any:
             from roadworthy.learning import probe
 
             return _plain(probe(looked))
+        case "learn catalog add" | "learn catalog show" | "learn catalog sql":
+            from roadworthy.learning import catalog
+
+            return _plain(catalog(given))
         case "learn show":
             from roadworthy.learn.overview import overview
 

@@ -1,6 +1,7 @@
 """`roadworthy learn`: from what was typed to a stage's folder and its run.json."""
 
 import os
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import chain
@@ -18,6 +19,7 @@ from roadworthy.learn.generalist import learn_generalist
 from roadworthy.learn.machine import Machine
 from roadworthy.learn.plan import Plan
 from roadworthy.learn.probe import linear_probe, part_of
+from roadworthy.learn.readers import Origin
 from roadworthy.learn.sample import Sample
 from roadworthy.learn.shards import write_shards
 from roadworthy.learn.sources import captioned, samples, source
@@ -152,6 +154,24 @@ def probe(request: ProbeRequest) -> RunRecord:
     if request.out is not None:
         record.save(request.out / "run.json")
     return record
+
+
+def catalog(given: Namespace) -> dict[str, Any]:
+    """Add to a catalog, or ask it.
+
+    Raises:
+        BadInput, BadData: as `learn.inventory` says.
+    """
+    from roadworthy.learn.inventory import catalog_add, catalog_show, catalog_sql
+
+    match given.command:
+        case "learn catalog add":
+            origin = Origin(given.source, given.licence, given.split)
+            return catalog_add(given.dir, given.spec, origin, given.size)
+        case "learn catalog sql":
+            return catalog_sql(given.dir, given.query)
+        case _:
+            return catalog_show(given.dir)
 
 
 def pack(request: PackRequest) -> dict[str, Any]:

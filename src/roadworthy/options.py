@@ -100,13 +100,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name, purpose in options_learn.PURPOSES.items():
         options_learn.add_learn(name, _command(commands, name, purpose))
     typed = list(sys.argv[1:] if arguments is None else arguments)
-    joined = " ".join(typed[:2])
+    words = 3 if typed[:2] == ["learn", "catalog"] else 2
+    joined = " ".join(typed[:words])
     if joined in ("learn -h", "learn --help"):
         print(*(f"{name:<18} {says}" for name, says in options_learn.PURPOSES.items()), sep="\n")
         parser.exit(0)
     if typed[:1] == ["learn"] and joined not in EXAMPLES:
         parser.error(f"{joined!r} given; {', '.join(options_learn.PURPOSES)} are allowed")
-    return parser.parse_args([joined, *typed[2:]] if joined in EXAMPLES else typed)
+    return parser.parse_args([joined, *typed[words:]] if joined in EXAMPLES else typed)
 
 
 class _Version(argparse.Action):

@@ -30,6 +30,9 @@ PURPOSES = {
     "learn probe": "what frozen features are worth: a linear head on them",
     "learn show": "what the stages and probes of a folder have reached, and their cost",
     "learn pack": "samples of any source as WebDataset shards",
+    "learn catalog add": "samples of any source into a catalog",
+    "learn catalog show": "what a catalog holds: licences, unmapped names, duplicates",
+    "learn catalog sql": "one SELECT over the samples of a catalog",
 }
 EXAMPLES = {
     "learn amateur": [
@@ -55,6 +58,14 @@ EXAMPLES = {
     ],
     "learn show": ["roadworthy learn show out"],
     "learn pack": ["roadworthy learn pack scenes:0-2000 --size 64 --out scenes"],
+    "learn catalog add": [
+        "roadworthy learn catalog add catalog captions:flickr/captions.txt@flickr/images \\",
+        "    --source flickr8k --licence CC-BY-2.0 --split train",
+    ],
+    "learn catalog show": ["roadworthy learn catalog show catalog"],
+    "learn catalog sql": [
+        "roadworthy learn catalog sql catalog 'SELECT source, count(*) FROM samples GROUP BY 1'",
+    ],
 }
 
 
@@ -67,6 +78,8 @@ def add_learn(name: str, parser: argparse.ArgumentParser) -> None:
             parser.add_argument("dir", type=Path, metavar="DIR", help="that stages lie in")
         case "learn pack":
             _pack(parser)
+        case "learn catalog add" | "learn catalog show" | "learn catalog sql":
+            _catalog(name, parser)
         case _:
             _stage(name, parser)
 
@@ -126,6 +139,18 @@ def _pack(parser: argparse.ArgumentParser) -> None:
     add("--size", type=int, default=64, metavar="PIXELS", help="of rendered scenes (64)")
     add("--per-shard", type=int, default=500, metavar="N", help="samples (500)")
     add("--out", required=True, type=Path, metavar="DIR", help="where the shards go")
+
+
+def _catalog(name: str, parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("dir", metavar="DIR", help="the catalog's folder")
+    if name == "learn catalog sql":
+        add("query", metavar="SQL", help="one SELECT over samples")
+    if name == "learn catalog add":
+        add("spec", metavar="SPEC", help=SPEC)
+        for option in ("--source", "--licence", "--split"):
+            add(option, default="", metavar="NAME", help="(what the spec says)")
+        add("--size", type=int, default=64, metavar="PIXELS", help="of rendered scenes (64)")
 
 
 def learn_request(given: argparse.Namespace) -> LearnRequest:

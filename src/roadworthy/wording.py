@@ -29,6 +29,12 @@ def say(command: str, result: Any) -> str:
             return ""
         case "learn probe":
             return f"{_held(result)}, {result['trained_on']} to learn from"
+        case "learn catalog add":
+            return ", ".join(f"{name} {each}" for name, each in result.items())
+        case "learn catalog sql":
+            return _table(result["columns"], result["rows"])
+        case "learn catalog show":
+            return _catalog(result)
         case "learn show":
             from roadworthy.learn.overview import table
 
@@ -58,6 +64,26 @@ def _stage(result: dict[str, Any]) -> str:
     spent = f"cost       {cost['images']} images, {cost['macs'] / 1e12:.2f} TMACs, "
     spent += f"{cost['cpu_seconds']:.0f} CPU seconds"
     return "\n".join([*lines, spent, _written(result)])
+
+
+def _catalog(result: dict[str, Any]) -> str:
+    rows = result["sources"]
+    columns = list(rows[0]) if rows else []
+    lines = [_table(columns, [list(row.values()) for row in rows])]
+    lines += [f"disagree   {each}" for each in result["disagreements"]]
+    return "\n".join(lines)
+
+
+def _table(columns: list[str], rows: list[list[Any]]) -> str:
+    """Cells in columns, parted by two blanks.
+
+    >>> _table(["a", "bb"], [["xyz", 1]])
+    'a    bb\\nxyz  1'
+    """
+    lines = [[str(cell) for cell in row] for row in (columns, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in lines]
+    return "\n".join(line.rstrip() for line in padded)
 
 
 def _held(row: dict[str, Any]) -> str:
