@@ -102,11 +102,8 @@ def test_a_catalog_is_filled_and_asked(tmp_path: Path, capsys: pytest.CaptureFix
     added = ["add", str(tmp_path), "scenes:0-2", "--size", "32", "--split", "train"]
     assert main([*catalog, *added, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["total"] == 2
-    assert (
-        main([*catalog, "sql", str(tmp_path), "SELECT split, count(*) FROM samples GROUP BY 1"])
-        == 0
-    )
-    assert capsys.readouterr().out.splitlines()[1].split() == ["train", "2"]
+    assert main([*catalog, "sql", str(tmp_path), "SELECT count(*) FROM samples"]) == 0
+    assert capsys.readouterr().out.split()[-1] == "2"
     assert main([*catalog, "show", str(tmp_path)]) == 0
     assert "Apache-2.0" in capsys.readouterr().out
     assert main([*catalog, "sql", str(tmp_path), "SELEC"]) == 2
