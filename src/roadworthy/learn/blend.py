@@ -31,6 +31,7 @@ class Blend:
 def between(start: Weights, end: Weights, share: float) -> dict[str, Tensor]:
     """Weights and running statistics at a share of the way; counters are those of the end.
 
+    >>> import torch
     >>> a, b = {"w": torch.tensor([0.0, 4.0])}, {"w": torch.tensor([2.0, 4.0])}
     >>> between(a, b, 0.25)["w"].tolist()
     [0.5, 4.0]
