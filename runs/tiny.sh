@@ -4,9 +4,10 @@
 #     runs/tiny.sh DIR [SEED]
 #
 # MN-XS (0.9 million parameters) on 800 rendered, synthetic scenes of 64 pixels, judged on 200
-# others, with 100 that choose how far the generalist goes from its experts: amateur, an expert for each type of task, hard-shared multitask training, generalist, and
-# one backbone distilled out of it. Linear probes on frozen features come last, with CIFAR-10 (10 %
-# of its labels, 32 pixels) where ROADWORTHY_DATA names the data. STEPS=N makes stages longer.
+# others: amateur, an expert for each type of task, hard-shared multitask training, generalist (100
+# more scenes choose how far it goes from its experts), and one backbone distilled out of it. Linear
+# probes on frozen features come last, with CIFAR-10 (10 % of its labels, 32 pixels) where
+# ROADWORTHY_DATA names the data. STEPS=N makes stages longer.
 set -eu
 out=${1:?usage: runs/tiny.sh DIR [SEED]}
 seed=${2:-0}

@@ -8,6 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
 from roadworthy.core.runs import RunRecord, output_folder, output_room
 from roadworthy.errors import BadInput
 from roadworthy.learn.amateur import DeCLIP, SigLIP, learn_amateur
@@ -140,6 +142,7 @@ def probe(request: ProbeRequest) -> RunRecord:
     learned = source(spec, cast(Task, task), request.size)
     judged = source(shown, cast(Task, tested), request.size, learned.classes)
     part = part_of(learned, request.fraction, request.seed)
+    torch.manual_seed(request.seed)  # of weights that are drawn
     found = linear_probe(backbone(request.model), part, judged, request.seed)
     record = RunRecord(
         command="learn probe",
