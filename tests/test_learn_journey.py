@@ -57,7 +57,7 @@ def test_the_table_has_a_row_for_each(lab: Path, capsys: pytest.CaptureFixture[s
     lines = capsys.readouterr().out.splitlines()
     names = [line.split("|")[1].strip() for line in lines[2:]]
     assert names == ["amateur", *TASKS, "generalist", "distilled"]
-    assert "probe of lab0/held, rmse" in lines[0]
+    assert "probe of held, rmse" in lines[0]
 
 
 def test_the_same_command_again_changes_nothing(lab: Path) -> None:

@@ -38,8 +38,9 @@ def _short(spec: str) -> str:
     >>> _short("npz:/data/cifar10/test.npz?x=images")
     'cifar10/test.npz'
     """
-    path = Path(spec.partition(":")[2].partition("?")[0])
-    return "/".join(path.parts[-2:])
+    kind, _, rest = spec.partition(":")
+    parts = Path(rest.partition("?")[0]).parts
+    return "/".join(parts[-1:] if kind == "shards" else parts[-2:])
 
 
 def _stage(folder: Path) -> Row:
