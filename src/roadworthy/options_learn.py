@@ -103,13 +103,8 @@ def _stage(name: str, parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, required=True, metavar="N", help="updates of the weights")
     add("--batch-size", type=int, default=64, metavar="N", help="images of a step (64)")
     add("--rate", type=float, default=2e-3, metavar="R", help="highest learning rate (0.002)")
-    add(
-        *("--temperature",),
-        type=float,
-        default=2.0,
-        metavar="T",
-        help="of the draw among sources: 1 by size, larger ones more evenly (2)",
-    )
+    help = "of the draw among sources: 1 by size, larger ones more evenly (2)"
+    add("--temperature", type=float, default=2.0, metavar="T", help=help)
     add("--size", type=int, default=64, metavar="PIXELS", help="(64)")
     add("--precision", choices=get_args(Precision), default="32-true", help="(32-true)")
     add("--strategy", choices=get_args(Strategy), default="ddp", help="under torchrun (ddp)")

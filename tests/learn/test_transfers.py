@@ -48,6 +48,7 @@ def test_beside_the_main_branch_stand_its_auxiliaries_as_they_were(images: torch
     main, whole = made(*AUXILIARIES)
     auxiliaries = [each.eval() for each in whole.auxiliaries]
     pooled, maps = whole.train().forward_both(images)
+    assert not any(each.training for each in whole.auxiliaries.modules())
     assert pooled.shape[1] == whole.width
     assert tuple(each.shape[1] for each in maps) == whole.channels
     assert torch.equal(pooled[:, main.width :], torch.cat([e(images) for e in auxiliaries], 1))
