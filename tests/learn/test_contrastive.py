@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from roadworthy.errors import BadInput
 from roadworthy.learn import contrastive as terms
-from roadworthy.learn.contrastive import UNTOUCHED, Terms, TextQueue, Weights
+from roadworthy.learn.contrastive import UNTOUCHED, Terms, TextQueue, Texts, Weights
 
 SCALE, BIAS = 7.0, -3.0
 
@@ -33,19 +33,55 @@ def slow_info_nce(one: Tensor, other: Tensor) -> float:
     return (rows + columns) / 2 / n
 
 
+def texts(rows: Tensor) -> Texts:
+    return Texts(rows, torch.arange(len(rows)))
+
+
 def test_info_nce_is_that_of_a_loop() -> None:
     one, other = features(0)
-    assert float(terms.info_nce(one, other, SCALE)) == pytest.approx(slow_info_nce(one, other))
+    found = terms.info_nce(one, texts(other), SCALE)
+    assert float(found) == pytest.approx(slow_info_nce(one, other))
+
+
+def test_info_nce_tells_nothing_from_its_equals() -> None:
+    """Rows 0 and 3 have one text: 0 is told from 1, 2, 4 and 5, and 3 is too."""
+    one, other = features(7)
+    keys = torch.tensor([0, 1, 2, 0, 4, 5])
+    total = 0.0
+    for i in range(6):
+        others = [j for j in range(6) if j == i or keys[j] != keys[i]]
+        ways = (
+            [cosine(one[i], other[j]) for j in others],
+            [cosine(one[j], other[i]) for j in others],
+        )
+        for way in ways:
+            parts = [math.exp(SCALE * each) for each in way]
+            total -= math.log(parts[others.index(i)] / sum(parts)) / 12
+    assert float(terms.info_nce(one, Texts(other, keys), SCALE)) == pytest.approx(total)
+
+
+def test_one_text_for_all_leaves_nothing_to_learn() -> None:
+    one, other = (each.requires_grad_() for each in features(8))
+    same = Texts(other, torch.zeros(6, dtype=torch.long))
+    loss = terms.info_nce(one, same, SCALE)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(0, abs=1e-6)
+    assert one.grad is not None
+    torch.testing.assert_close(one.grad, torch.zeros_like(one))
 
 
 def test_siglip_is_that_of_a_loop() -> None:
     one, other = features(1)
-    total = 0.0
+    keys, total = [0, 1, 1, 2, 3, 4], 0.0
     for i, a in enumerate(one):
         for j, b in enumerate(other):
+            if keys[i] == keys[j] and i != j:
+                continue
             z = 1 if i == j else -1
             total += math.log1p(math.exp(-z * (SCALE * cosine(a, b) + BIAS))) / len(one)
-    assert float(terms.siglip(one, other, SCALE, BIAS)) == pytest.approx(total)
+    assert float(terms.siglip(one, Texts(other, torch.tensor(keys)), SCALE, BIAS)) == pytest.approx(
+        total
+    )
 
 
 def test_simsiam_is_that_of_a_loop_and_holds_what_is_predicted_fixed() -> None:
@@ -62,12 +98,17 @@ def test_simsiam_is_that_of_a_loop_and_holds_what_is_predicted_fixed() -> None:
 
 
 def test_views_and_neighbours_are_means_of_info_nce() -> None:
-    images, texts = features(4), features(5)
-    three = [(images[1], texts[0]), (images[0], texts[1]), (images[1], texts[1])]
+    images, said = features(4), features(5)
+    three = [(images[1], said[0]), (images[0], said[1]), (images[1], said[1])]
     wanted = sum(slow_info_nce(*pair) for pair in three) / 3
-    assert float(terms.multi_view(images, texts, SCALE)) == pytest.approx(wanted)
-    wanted = sum(slow_info_nce(image, texts[0]) for image in images) / 2
-    assert float(terms.nearest_neighbour(images, texts[0], SCALE)) == pytest.approx(wanted)
+    both = texts(said[0]), texts(said[1])
+    assert float(terms.multi_view(images, both, SCALE)) == pytest.approx(wanted)
+    wanted = sum(slow_info_nce(image, said[0]) for image in images) / 2
+    assert float(terms.nearest_neighbour(images, both[0], SCALE)) == pytest.approx(wanted)
+
+
+def numbers(rows: Tensor) -> Tensor:
+    return (1e6 * rows.abs().sum(1)).long()
 
 
 @pytest.mark.parametrize("batch", [1, 3, 4, 7])
@@ -76,21 +117,22 @@ def test_the_queue_is_that_of_a_list(batch: int) -> None:
     random = torch.Generator().manual_seed(batch)
     for _ in range(4):
         asked = torch.randn(3, 5, generator=random)
-        found = queue.nearest(asked)
-        for row, own in zip(found, asked, strict=True):
+        found = queue.nearest(Texts(asked, numbers(asked)))
+        for row, key, own in zip(*found, asked, strict=True):
             best = max(held, key=lambda text: cosine(text, own)) if held else own
             torch.testing.assert_close(row, best / best.norm())
+            assert int(key) == int(numbers(best[None]))
         new = torch.randn(batch, 5, generator=random)
-        queue.push(new)
+        queue.push(Texts(new, numbers(new)))
         held = [*held, *new][-4:]
 
 
 def test_the_queue_goes_on_where_it_was_saved() -> None:
     one, other = TextQueue(4, 5), TextQueue(4, 5)
-    one.push(features(0, 3)[0])
+    one.push(texts(features(0, 3)[0]))
     other.load_state_dict(one.state_dict())
     for queue in (one, other):
-        queue.push(features(1, 3)[0])
+        queue.push(texts(features(1, 3)[0]))
     assert torch.equal(one.rows, other.rows)
     with pytest.raises(BadInput, match="1 or more"):
         TextQueue(0, 5)
@@ -136,7 +178,8 @@ def test_the_total_is_weighted_as_shipped() -> None:
 
 @pytest.mark.parametrize("loss", [terms.info_nce, terms.siglip])
 def test_autocast_changes_nothing(loss: Callable[..., Tensor]) -> None:
-    args = (*features(6), SCALE) if loss is terms.info_nce else (*features(6), SCALE, BIAS)
+    one, other = features(6)
+    args = (one, texts(other), SCALE, *([BIAS] if loss is terms.siglip else []))
     exact = loss(*args)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(loss(*args), exact)

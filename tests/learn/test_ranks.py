@@ -52,15 +52,17 @@ class Pair(nn.Module):
         self.temperature = terms.Temperature()
         self.bias = nn.Parameter(torch.tensor(-3.0))
         self.queue = terms.TextQueue(16, 3)
-        self.queue.push(torch.randn(10, 3))
+        self.queue.push(terms.Texts(torch.randn(10, 3), torch.arange(10)))
 
-    def forward(self, images: Tensor, texts: Tensor, gather: terms.Gather) -> Tensor:
-        one, other, scale = self.image(images), self.text(texts), self.temperature()
-        near = self.queue.nearest(other)
+    def forward(self, images: Tensor, texts: terms.Texts, gather: terms.Gather) -> Tensor:
+        one, scale = self.image(images), self.temperature()
+        said = terms.Texts(self.text(texts.features), texts.keys)
+        again = terms.Texts(said.features - 1, said.keys)
+        near = self.queue.nearest(said)
         return (
-            terms.info_nce(one, other, scale, gather)
-            + terms.siglip(one, other, scale, self.bias, gather)
-            + terms.multi_view((one, one + 1), (other, other - 1), scale, gather)
+            terms.info_nce(one, said, scale, gather)
+            + terms.siglip(one, said, scale, self.bias, gather)
+            + terms.multi_view((one, one + 1), (said, again), scale, gather)
             + terms.nearest_neighbour((one, one * 2), near, scale, gather)
         )
 
@@ -68,7 +70,8 @@ class Pair(nn.Module):
 def gradients(model: nn.Module, gather: terms.Gather, rows: slice) -> list[Tensor]:
     """The loss of some rows of a batch, and the gradient of each weight."""
     one, other = torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(7))
-    loss = model(one[rows], other[rows], gather)
+    keys = torch.tensor([0, 1, 2, 0, 2, 5, 6, 7])  # equal ones on one rank and across ranks
+    loss = model(one[rows], terms.Texts(other[rows], keys[rows]), gather)
     loss.backward()
     return [loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
 

@@ -18,7 +18,7 @@ from roadworthy.learn.expert import Job
 from roadworthy.learn.loop import Feed, Learner, train
 from roadworthy.learn.manifest import Made, StageConfig, is_stage, read_manifest, write_stage
 from roadworthy.learn.ranks import gathered, wait
-from roadworthy.learn.texts import PAD, CaptionTokenizer, TextConfig
+from roadworthy.learn.texts import PAD, CaptionTokenizer, TextConfig, keys
 from roadworthy.learn.towers import Pair, Towers, retrieval
 
 VIEWS = Augmentation(crop=(0.5, 1.0))
@@ -68,7 +68,7 @@ class DeclipLoss(nn.Module):
         predicted = (self.predictor(projected[0]), self.predictor(projected[1]))
         words = towers.text.words(towers.text(batch.shown)[1])
         near = self.queue.nearest(texts[0])
-        self.queue.push(gathered(texts[0].detach()))
+        self.queue.push(terms.Texts(*map(gathered, (texts[0].features.detach(), texts[0].keys))))
         found = terms.Terms(
             clip=terms.info_nce(images[0], texts[0], scale, gathered),
             images=terms.simsiam(predicted, projected),
@@ -96,10 +96,11 @@ class SiglipLoss(nn.Module):
         return {"loss": torch.stack(each).mean()}
 
 
-def _both(towers: Towers, texts: Tensor) -> Features:
-    """Features of the first and of the second caption of each image."""
-    first, second = towers(torch.cat([texts[:, 0], texts[:, 1]])).chunk(2)
-    return first, second
+def _both(towers: Towers, texts: Tensor) -> tuple[terms.Texts, terms.Texts]:
+    """The first and the second caption of each image."""
+    ids = torch.cat([texts[:, 0], texts[:, 1]])
+    features, numbers = towers(ids).chunk(2), keys(ids).chunk(2)
+    return terms.Texts(features[0], numbers[0]), terms.Texts(features[1], numbers[1])
 
 
 class Amateur(Learner):

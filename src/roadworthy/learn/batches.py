@@ -329,7 +329,7 @@ def _normalised(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     mean, std = (
         255 * images.new_tensor(each).view(1, 3, 1, 1) for each in (IMAGENET.mean, IMAGENET.std)
     )
-    return (images - mean) / std
+    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def move_boxes(

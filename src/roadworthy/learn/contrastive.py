@@ -4,14 +4,18 @@ Features are taken as they come and normalised here; all is computed in float32.
 spread over ranks, `gather` brings together the rows of all of them, with gradients that are summed
 over the ranks: the mean of the ranks' losses is then the loss of the whole batch, and so are the
 gradients. No rank needs to know which one it is.
+
+Small sets say the same of many images. Unlike in the papers, a text that is equal to an image's own
+is not among those that it is to be told from.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,6 +26,13 @@ Gather = Callable[[Tensor], Tensor]
 """``[b d]`` of each rank to ``[ranks*b d]``, differentiably."""
 UNTOUCHED = -100
 """Target of a token that was not masked."""
+
+
+class Texts(NamedTuple):
+    """Features of texts, ``[b d]``, and a number for each text ``[b]`` that equal ones share."""
+
+    features: Tensor
+    keys: Tensor
 
 
 def alone(rows: Tensor) -> Tensor:
@@ -42,36 +53,38 @@ class Temperature(nn.Module):
 
 
 def info_nce(
-    one: Features, other: Features, scale: Tensor | float, gather: Gather = alone
+    images: Features, texts: Texts, scale: Tensor | float, gather: Gather = alone
 ) -> Float[Tensor, ""]:
-    """Symmetric InfoNCE: each row is to find its partner among all rows of the other side.
+    """Symmetric InfoNCE: each row is to find its partner among all other rows of the other side.
 
-    >>> float(info_nce(torch.eye(2), torch.eye(2), 100.0)) < 1e-6
+    >>> texts = Texts(torch.eye(2), torch.arange(2))
+    >>> float(info_nce(torch.eye(2), texts, 100.0)) < 1e-6
     True
     """
-    with torch.autocast(one.device.type, enabled=False):
-        a, b = _unit(one), _unit(other)
-        right = scale * (a * b).sum(1)
-        across = (scale * a @ gather(b).T).logsumexp(1) + (scale * b @ gather(a).T).logsumexp(1)
-        return (across / 2 - right).mean()
+    with torch.autocast(images.device.type, enabled=False):
+        a, b, same = _unit(images), _unit(texts.features), _same(texts.keys, gather)
+        right = scale * (a * b).sum(1, keepdim=True)
+        across = torch.stack([
+            torch.cat([right, (scale * x @ gather(y).T).masked_fill(same, -torch.inf)], 1)
+            for x, y in ((a, b), (b, a))
+        ])  # fmt: skip
+        return (across.logsumexp(2).mean(0) - right[:, 0]).mean()
 
 
 def siglip(
-    one: Features,
-    other: Features,
+    images: Features,
+    texts: Texts,
     scale: Tensor | float,
     bias: Tensor | float,
     gather: Gather = alone,
 ) -> Float[Tensor, ""]:
-    """Sigmoid loss: every pair is judged by itself, partners or not (equation 1).
-
-    Summed over all partners of a row as if none were right: softplus(x) for each. Its own partner
-    is, which makes that one softplus(-x) = softplus(x) - x.
-    """
-    with torch.autocast(one.device.type, enabled=False):
-        a, b = _unit(one), _unit(other)
+    """Sigmoid loss: every pair is judged by itself, partners or not (equation 1)."""
+    with torch.autocast(images.device.type, enabled=False):
+        a, b = _unit(images), _unit(texts.features)
         right = scale * (a * b).sum(1) + bias
-        return (F.softplus(scale * a @ gather(b).T + bias).sum(1) - right).mean()
+        others = F.softplus(scale * a @ gather(b).T + bias)
+        others = others.masked_fill(_same(texts.keys, gather), 0)
+        return (others.sum(1) + F.softplus(-right)).mean()
 
 
 def simsiam(
@@ -88,7 +101,7 @@ def simsiam(
 
 def multi_view(
     images: tuple[Features, Features],
-    texts: tuple[Features, Features],
+    texts: tuple[Texts, Texts],
     scale: Tensor | float,
     gather: Gather = alone,
 ) -> Float[Tensor, ""]:
@@ -101,12 +114,14 @@ class TextQueue(nn.Module):
     """The last `size` texts, first in, first out; a neighbour in it supervises an image.
 
     >>> queue = TextQueue(2, 2)
-    >>> queue.push(torch.tensor([[2.0, 0.0], [0.0, 3.0], [0.0, -1.0]]))
-    >>> queue.nearest(torch.tensor([[1.0, 2.0]])).tolist()
-    [[0.0, 1.0]]
+    >>> rows = torch.tensor([[2.0, 0.0], [0.0, 3.0], [0.0, -1.0]])
+    >>> queue.push(Texts(rows, torch.tensor([7, 8, 9])))
+    >>> queue.nearest(Texts(torch.tensor([[1.0, 2.0]]), torch.tensor([5])))
+    Texts(features=tensor([[0., 1.]]), keys=tensor([8]))
     """
 
     rows: Tensor
+    keys: Tensor
     pushed: Tensor
 
     def __init__(self, size: int, width: int) -> None:
@@ -114,32 +129,36 @@ class TextQueue(nn.Module):
         if size < 1:
             raise BadInput(f"a queue of {size} texts given; 1 or more is allowed")
         self.register_buffer("rows", torch.zeros(size, width))
+        self.register_buffer("keys", torch.zeros(size, dtype=torch.long))
         self.register_buffer("pushed", torch.zeros((), dtype=torch.long))
 
     @torch.no_grad()
-    def push(self, texts: Features) -> None:
+    def push(self, texts: Texts) -> None:
         """Take in the texts of all ranks; the oldest ones leave."""
-        size = len(self.rows)
-        last = min(len(texts), size)
-        first = self.pushed + len(texts) - last
+        size, new = len(self.rows), len(texts.keys)
+        last = min(new, size)
+        first = self.pushed + new - last
         slots = (first + torch.arange(last, device=self.rows.device)) % size
-        self.rows[slots] = _unit(texts[-last:])
-        self.pushed += len(texts)
+        self.rows[slots] = _unit(texts.features[-last:])
+        self.keys[slots] = texts.keys[-last:]
+        self.pushed += new
 
     @torch.no_grad()
-    def nearest(self, texts: Features) -> Features:
+    def nearest(self, texts: Texts) -> Texts:
         """For each text the one of the queue with the highest cosine; itself while it is empty."""
-        with torch.autocast(texts.device.type, enabled=False):
-            asked = _unit(texts)
+        with torch.autocast(texts.features.device.type, enabled=False):
+            asked = _unit(texts.features)
             cosines = asked @ self.rows.T
-            empty = torch.arange(len(self.rows), device=texts.device) >= self.pushed
+            empty = torch.arange(len(self.rows), device=asked.device) >= self.pushed
             best = cosines.masked_fill(empty, -torch.inf).argmax(1)
-            return torch.where(self.pushed > 0, self.rows[best], asked)
+            filled = self.pushed > 0
+            rows = torch.where(filled, self.rows[best], asked)
+            return Texts(rows, torch.where(filled, self.keys[best], texts.keys))
 
 
 def nearest_neighbour(
     images: tuple[Features, Features],
-    neighbours: Features,
+    neighbours: Texts,
     scale: Tensor | float,
     gather: Gather = alone,
 ) -> Float[Tensor, ""]:
@@ -228,6 +247,11 @@ class Terms:
         a, b, c = weights.within, weights.views, weights.neighbours
         within = self.images + self.texts
         return (1 - a - b - c) * self.clip + a * within + b * self.views + c * self.neighbours
+
+
+def _same(keys: Int[Tensor, " b"], gather: Gather) -> Bool[Tensor, "b n"]:
+    """Which texts of all ranks say what a row's own does; its own among them."""
+    return keys[:, None] == gather(keys)
 
 
 def _unit(rows: Features) -> Features:

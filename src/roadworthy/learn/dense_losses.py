@@ -151,25 +151,30 @@ def classification_loss(logits: Float[Tensor, "b k"], labels: Int[Tensor, " b"])
 def segmentation_loss(logits: Float[Tensor, "b k y x"], masks: UInt8[Tensor, "b h w"]) -> Tensor:
     """Cross entropy plus Dice loss of every pixel that is not `VOID`.
 
+    The latter is 1 - Dice (arXiv 1606.04797, squared) of each class that an image shows, their
+    mean.
+
     Args:
         logits: of any size; enlarged to the masks' bilinearly.
         masks: class of each pixel.
     """
-    logits, truth = enlarged(logits, masks), masks.long()
     judged = masks != VOID
-    each = F.cross_entropy(logits, truth, ignore_index=VOID, reduction="none")
-    return _mean(each, judged).mean() + dice_loss(logits, masks)
-
-
-def dice_loss(logits: Float[Tensor, "b k h w"], masks: UInt8[Tensor, "b h w"]) -> Tensor:
-    """1 - Dice (arXiv 1606.04797, squared) of each class that an image shows, their mean."""
-    judged = (masks != VOID)[:, None]
-    shares = logits.float().softmax(1) * judged
-    ids = torch.arange(logits.shape[1], device=masks.device)[:, None, None]
-    truth = (masks[:, None] == ids).float()
-    shared, there = (shares * truth).sum((2, 3)), truth.sum((2, 3))
+    ids = torch.where(judged, masks, 0).long()
+    logs = enlarged(logits, masks).log_softmax(1)
+    right = logs.gather(1, ids[:, None])[:, 0]
+    shares = logs.exp() * judged[:, None]
+    hits = torch.where(judged, right.exp(), 0.0)
+    shared, there = (_by_class(each, ids, logs.shape[1]) for each in (hits, judged.float()))
     dice = 2 * shared / (shares.square().sum((2, 3)) + there).clamp(min=1)
-    return _mean(1 - dice, there > 0).mean()
+    return (_mean(1 - dice, there > 0) - _mean(right, judged)).mean()
+
+
+def _by_class(
+    each: Float[Tensor, "b h w"], ids: Int[Tensor, "b h w"], classes: int
+) -> Float[Tensor, "b k"]:
+    """Sums over the pixels of each class."""
+    sums = each.new_zeros(len(each), classes)
+    return sums.scatter_add(1, ids.flatten(1), each.flatten(1))
 
 
 def depth_loss(depths: Float[Tensor, "b 1 y x"], truths: Float[Tensor, "b h w"]) -> Tensor:

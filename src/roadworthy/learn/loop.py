@@ -127,7 +127,8 @@ def train(
         run.go()
     if machine.sharded:  # the weights lie in pieces on the ranks, and whole in the file
         whole.load_state_dict(_held(out / STATE)["model"])
-    return Trained(whole.cpu().eval(), run.compute, first=fabric.global_rank == 0)
+    whole = whole.cpu().to(memory_format=torch.contiguous_format)
+    return Trained(whole.eval(), run.compute, first=fabric.global_rank == 0)
 
 
 def _check(feeds: Sequence[Feed], plan: Plan, ranks: int) -> None:
@@ -156,6 +157,8 @@ class _Run:
         self.macs = [macs_of(learner, feed, n, plan, device) for n, feed in enumerate(feeds)]
         self.identity = {**_identity(learner, feeds, plan), "sharded": sharded}
         self.feeds = _near(feeds, device)
+        if not sharded:  # FSDP takes weights in their plain layout alone
+            learner.to(memory_format=torch.channels_last)
         model = fabric.setup_module(learner)
         self.model, self.optimizer = model, fabric.setup_optimizers(_adamw(model, plan))
         self.compute, self.step = Compute(), 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from roadworthy.errors import RoadworthyError
@@ -37,12 +37,12 @@ class _Summed(torch.autograd.Function):
         return total
 
 
-def summed(x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+def summed(x: Shaped[Tensor, "*any"]) -> Shaped[Tensor, "*any"]:
     """The sum over the ranks; its gradient is that of the sum of all ranks' losses."""
     return x if world() == 1 else _Summed.apply(x)
 
 
-def gathered(rows: Float[Tensor, "b d"]) -> Float[Tensor, "n d"]:
+def gathered(rows: Shaped[Tensor, "*rows"]) -> Shaped[Tensor, "*all"]:
     """The rows of all ranks, in their order, equally many of each; gradients as of `summed`."""
     if world() == 1:
         return rows
