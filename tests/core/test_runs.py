@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from roadworthy.core.runs import RunRecord, host, peak_memory_mb, plain, versions, write_atomically
-from roadworthy.errors import BadData, RoadworthyError
+from roadworthy.core.runs import (
+    RunRecord,
+    host,
+    output_room,
+    peak_memory_mb,
+    plain,
+    versions,
+    write_atomically,
+)
+from roadworthy.errors import BadData, BadInput, RoadworthyError
 
 
 def made(**numbers: object) -> RunRecord:
@@ -111,3 +119,23 @@ def test_peak_memory_is_the_kernels_high_water_mark() -> None:
     lines = Path("/proc/self/status").read_text().splitlines()
     kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
     assert peak_memory_mb() == pytest.approx(kilobytes / 1024, rel=0.05)
+
+
+def fail_in(out: Path, *written: str) -> None:
+    with output_room(out, "quantize"):
+        for name in written:
+            (out / name).write_text("kept")
+        raise BadInput("no")
+
+
+def test_a_refused_run_takes_the_parents_that_it_made_along(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(BadInput, match="no"):
+        fail_in(tmp_path / "mine" / "a" / "b")
+    assert [each.name for each in tmp_path.rglob("*")] == ["mine"]
+
+
+def test_a_failed_run_keeps_what_it_wrote(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no"):
+        fail_in(tmp_path / "a" / "b", "units.pt")
+    assert (tmp_path / "a" / "b" / "units.pt").read_text() == "kept"

@@ -130,22 +130,23 @@ def output_folder(out: Path, command: str | None = None) -> Path:
 
 @contextmanager
 def output_room(out: Path, command: str) -> Generator[Path]:
-    """`output_folder`, gone again where the block fails and it was made for it and is empty.
+    """`output_folder`, gone again where the block fails, with the parents made for it: those of
+    them that are empty.
 
     >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp()) / "out"
+    >>> folder = Path(tempfile.mkdtemp()) / "out" / "text"
     >>> with suppress(BadInput), output_room(folder, "quantize"):
     ...     raise BadInput("no")
-    >>> folder.exists()
+    >>> folder.parent.exists()
     False
     """
-    there = out.is_dir()
+    missing = [each for each in (out, *out.parents) if not each.is_dir()]
     try:
         yield output_folder(out, command)
     except BaseException:
-        if not there:
+        for each in missing:
             with suppress(OSError):  # it is not empty: what a next run goes on with
-                out.rmdir()
+                each.rmdir()
         raise
 
 
