@@ -1,6 +1,8 @@
 """The whole way on a small trained-like model: what is left behind, and that it is true."""
 
 import json
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,9 @@ from roadworthy.core.runs import RunRecord
 from roadworthy.deploy.runtimes import OrtPredictor
 from roadworthy.errors import ParityError
 from roadworthy.journey import load_quantized
+from roadworthy.options import parse, quantize_request
+from roadworthy.report.tree import Tree
+from roadworthy.report.views import command_line
 
 MODEL = """
 import sys
@@ -58,6 +63,17 @@ def test_everything_promised_is_there(done: Path) -> None:
     assert {unit["name"] for unit in run["units"]} == {"0", "2", "3", "6", "network"}
     assert {row["layer"] for row in run["sensitivity"]} == {row["name"] for row in run["layers"]}
     assert "Most sensitive layers" in (done / "report.html").read_text()
+
+
+def test_the_command_of_the_report_asks_for_the_same(place: Path) -> None:
+    options = ["--calib-size", "64", "--batch-size", "8", "--blocks", "2,3", "--seed", "3"]
+    typed = command(place, place / "told", *options, "--calib-noise", "--skip-bad", "--bits", "w4a8")
+    assert main(typed) == 0
+    tree = Tree(RunRecord.load(place / "told").to_dict())
+    told = shlex.split(command_line(tree))
+    asked, again = (quantize_request(parse(line)) for line in (typed, told[1:]))
+    kept = replace(again.scheme, backend=asked.scheme.backend)  # which it came out as
+    assert asked == replace(again, out=asked.out, scheme=kept)
 
 
 def test_others_may_read_what_is_left_behind(done: Path) -> None:

@@ -194,7 +194,7 @@ def _quantize_into(out: Path, request: QuantizeRequest, compress: Compress | Non
     plan = Plan(method, chosen, widths, request.solver.blocks)
     config = _config(request, preprocess, chosen.name, method) | loaded.meaning
     fingerprint = {
-        **{name: value for name, value in config.items() if name not in ("eval", "max_drop")},
+        **{name: config[name] for name in config.keys() - {"eval", "max_drop", "options"}},
         "images": dataset.sha256,
         "weights": digest(loaded.module),
         "seed": request.seed,
@@ -315,6 +315,14 @@ def _config(
         "settings": asdict(method),
         "preprocess": preprocess.to_dict(),
         "calib_noise": _noise(preprocess) if request.data.calib_noise else None,
+        "options": {
+            "calib_size": request.data.calib_size,
+            "preprocess": request.data.preprocess,
+            "batch_size": request.solver.batch_size,
+            "tries": request.solver.tries,
+            "skip_bad": request.data.skip_bad,
+            "out": str(request.out),
+        },
     }
 
 

@@ -92,6 +92,9 @@ def view(tree: Tree, directory: Path, index: int) -> RunView:
     )
 
 
+_TYPED = ("calib_size", "preprocess", "batch_size", "tries")
+
+
 def setting(tree: Tree, key: str) -> str | None:
     """A setting of the run, wherever its configuration keeps it."""
     return tree.first(f"config.{key}", f"config.solver.{key}", f"config.scheme.{key}")
@@ -112,14 +115,24 @@ def command_line(tree: Tree) -> str:
         "--iterations": None if setting(tree, "effort") else _steps(tree),
         "--keep-8bit": ",".join(tree.texts("config.keep_8bit")),
         "--blocks": ",".join(tree.texts("config.blocks")),
+        **{f"--{key}": tree.text(f"config.options.{key}") for key in _TYPED},
         "--seed": tree.text("seed"),
-        "--out": tree.text("config.out"),
+        "--out": tree.first("config.out", "config.options.out"),
     }
     said = ["roadworthy", recorded, quote(model)]
     if tree.get("fine_tuning.settings").value:
         said, options = ["python recipes/qat_text.py --model", quote(model)], _tuned(tree, options)
     typed = [f"{name.replace('_', '-')} {quote(value)}" for name, value in options.items() if value]
-    return " ".join([*said, *typed])
+    return " ".join([*said, *typed, *_flags(tree)])
+
+
+def _flags(tree: Tree) -> list[str]:
+    """Options without a value."""
+    there = {
+        "--calib-noise": tree.get("config.calib_noise").value,
+        "--skip-bad": tree.get("config.options.skip_bad").value,
+    }
+    return [name for name, value in there.items() if value]
 
 
 def _tuned(tree: Tree, options: dict[str, str | None]) -> dict[str, str | None]:
