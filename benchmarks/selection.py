@@ -7,7 +7,7 @@ as many images as the one before, in an order that the seed draws), with every t
 again as a recompressed copy, and a third of it are rendered scenes, which are no CIFAR images. An
 annotator who is given a scene can only throw it away, so its label is spent. Both arms begin with
 the same images per class, which also are the reference, and get the same number of further ones;
-features are those of EfficientNet-Lite0 (ImageNet). The test set is seen by the judge alone, and
+features are those of EfficientNet-Lite0 (ImageNet), and all classes count alike to the judge. The test set is seen by the judge alone, and
 the selection sees no label of the pool. Images of CIFAR-10 here were recompressed.
 """
 
@@ -53,7 +53,7 @@ def taken(data: Dataset, indices: NDArray[np.int64]) -> tuple[Images, NDArray[np
     return [data.load(int(i)) for i in indices], np.array([data.label(int(i)) for i in indices])
 
 
-def long_tail(labels: NDArray[np.int64], most: int, random: np.random.Generator) -> NDArray:
+def long_tail(labels: NDArray[np.int64], most: int, random: np.random.Generator) -> NDArray[np.int64]:
     chosen = [
         random.permutation(np.flatnonzero(labels == each))[: round(most * 0.6**rank)]
         for rank, each in enumerate(random.permutation(CLASSES))
@@ -62,7 +62,7 @@ def long_tail(labels: NDArray[np.int64], most: int, random: np.random.Generator)
 
 
 def probe(found: Array, labels: NDArray[np.int64]) -> LogisticRegression:
-    return LogisticRegression(C=10, max_iter=300).fit(found, labels)
+    return LogisticRegression(C=10, max_iter=300, class_weight="balanced").fit(found, labels)
 
 
 def main() -> None:

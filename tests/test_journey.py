@@ -67,7 +67,8 @@ def test_everything_promised_is_there(done: Path) -> None:
 
 def test_the_command_of_the_report_asks_for_the_same(place: Path) -> None:
     options = ["--calib-size", "64", "--batch-size", "8", "--blocks", "2,3", "--seed", "3"]
-    typed = command(place, place / "told", *options, "--calib-noise", "--skip-bad", "--bits", "w4a8")
+    options += ["--calib-noise", "--skip-bad", "--bits", "w4a8"]
+    typed = command(place, place / "told", *options)
     assert main(typed) == 0
     tree = Tree(RunRecord.load(place / "told").to_dict())
     told = shlex.split(command_line(tree))
