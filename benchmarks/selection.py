@@ -7,12 +7,14 @@ as many images as the one before, in an order that the seed draws), with every t
 again as a recompressed copy, and a third of it are rendered scenes, which are no CIFAR images. An
 annotator who is given a scene can only throw it away, so its label is spent. Both arms begin with
 the same images per class, which also are the reference, and get the same number of further ones;
-features are those of EfficientNet-Lite0 (ImageNet), and all classes count alike to the judge. The test set is seen by the judge alone, and
-the selection sees no label of the pool. Images of CIFAR-10 here were recompressed.
+features are those of EfficientNet-Lite0 (ImageNet), and all classes count alike to the judge. The
+test set is seen by the judge alone, and the selection sees no label of the pool. Images of CIFAR-10
+here were recompressed.
 """
 
 import argparse
 import io
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,9 +32,10 @@ SIDE, CLASSES = 96, 10
 SEEDS = range(5)
 Images = list[Image.Image]
 Array = NDArray[np.floating]
+Numbers = NDArray[np.int64]
 
 
-def features(net: torch.nn.Module, images: Images) -> Array:
+def features(net: Any, images: Images) -> Array:
     found: list[Array] = []
     for i in range(0, len(images), 64):
         sized = [each.resize((SIDE, SIDE), Image.Resampling.BICUBIC) for each in images[i : i + 64]]
@@ -53,7 +56,7 @@ def taken(data: Dataset, indices: NDArray[np.int64]) -> tuple[Images, NDArray[np
     return [data.load(int(i)) for i in indices], np.array([data.label(int(i)) for i in indices])
 
 
-def long_tail(labels: NDArray[np.int64], most: int, random: np.random.Generator) -> NDArray[np.int64]:
+def long_tail(labels: Numbers, most: int, random: np.random.Generator) -> Numbers:
     chosen = [
         random.permutation(np.flatnonzero(labels == each))[: round(most * 0.6**rank)]
         for rank, each in enumerate(random.permutation(CLASSES))
