@@ -5,17 +5,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from learn.spaces import small
 
 from roadworthy.core.metanet import MetaNetConfig
 from roadworthy.errors import BadInput
-from roadworthy.learn.search import Evolution, Goal, Method, Random, Trial, best, search
+from roadworthy.learn.search import Evolution, Goal, Method, Random, Trial, best, expected, search
 from roadworthy.learn.space import cost_of
 
 SPACE = small()
 GOAL = Goal(budget=400_000, evaluations=40, size=32, classes=5)
-QUICK = Evolution(first=12, parents=5)
+QUICK = Evolution(first=12, parents=5, children=8)
 
 
 def score(network: MetaNetConfig) -> float:
@@ -55,6 +56,15 @@ def test_evolution_finds_more_than_chance_at_the_same_cost() -> None:
         gains.append(evolved - chance)
     assert sum(gains) / 5 > 0.3
     assert min(gains) >= 0
+
+
+def test_what_is_expected_is_what_choices_have_brought() -> None:
+    trials = search(SPACE, replace(GOAL, evaluations=80), score, Random(), 0)
+    known, new = trials[:60], [each.network for each in trials[60:]]
+    hopes = expected(known, new)
+    assert np.corrcoef(hopes, [score(each) for each in new])[0, 1] > 0.9
+    # of one trial nothing but its score is known
+    assert expected(known[:1], new) == pytest.approx([known[0].score] * len(new))
 
 
 def test_the_best_come_first_and_early_ones_before_equals() -> None:
