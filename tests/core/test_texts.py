@@ -1,14 +1,17 @@
 import json
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertTokenizer, PreTrainedTokenizerFast
 
+from roadworthy.core import texts
 from roadworthy.core.images import IMAGENET
 from roadworthy.core.inputs import preprocess_from, stages_from, tensor_of
 from roadworthy.core.texts import TextInput, of_folder
@@ -144,3 +147,19 @@ def test_a_tokenizer_file_of_another_structure_is_told(files: str, tmp_path: Pat
     path.write_text(json.dumps(json.loads(path.read_text()) | {"normalizer": {"type": "Foo"}}))
     with pytest.raises(BadPreprocess, match="cannot be loaded: data did not match"):
         TextInput(str(tmp_path / "other"))(("film",))
+
+
+def test_many_threads_open_a_tokenizer_once(files: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def slowly(*asked: Any) -> Any:
+        opened.append(asked[0])
+        time.sleep(0.05)
+        return BertTokenizer.from_pretrained(files)
+
+    monkeypatch.setattr(texts, "_opened", slowly)
+    stages = TextInput(files, length=9)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(stages, [("a",)] * 8))
+    assert len(opened) == 1
+    assert all(torch.equal(each, found[0]) for each in found)

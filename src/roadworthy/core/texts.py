@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import Any, Literal, assert_never, get_args
 
 import numpy as np
@@ -101,7 +102,7 @@ class TextInput:
     def _told(self, texts: tuple[str, ...], **more: bool) -> Any:
         cased = [_cased(text, self.casing) for text in texts]
         try:
-            return _loaded(self)(*cased, **_cut_to(self), **more)
+            return _tokenizer(self)(*cased, **_cut_to(self), **more)
         except Exception as error:  # the Rust library has no exception of its own for this
             if "Truncation error" not in str(error):
                 raise
@@ -121,16 +122,16 @@ class TextInput:
 
     def names(self, ids: Sequence[int]) -> list[str]:
         """The tokens of these ids, as the vocabulary writes them."""
-        return [str(name) for name in _loaded(self).convert_ids_to_tokens(list(ids))]
+        return [str(name) for name in _tokenizer(self).convert_ids_to_tokens(list(ids))]
 
     def text_of(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """What these ids say, special tokens left out."""
-        return _loaded(self).batch_decode([list(row) for row in ids], skip_special_tokens=True)
+        return _tokenizer(self).batch_decode([list(row) for row in ids], skip_special_tokens=True)
 
     def missing(self) -> str | None:
         """What keeps its tokenizer from running here."""
         try:
-            _loaded(self)
+            _tokenizer(self)
         except BadPreprocess as error:
             return str(error)
         return None
@@ -174,7 +175,7 @@ def of_folder(files: str, positions: int | None) -> TextInput:
         files: folder or hub id.
         positions: tokens that the model has positions for, None where it says nothing.
     """
-    found = _loaded(TextInput(files))
+    found = _tokenizer(TextInput(files))
     most = min(int(found.model_max_length), positions or LONGEST, LONGEST)
     return TextInput(files, "fast", "as-is", found.truncation_side, found.padding_side, most)
 
@@ -185,7 +186,7 @@ def check_vocabulary(texts: TextInput, rows: int) -> None:
     A table is padded to a round number of rows; where far more are never used, that is warned of:
     the tokenizer is likely to be another model's.
     """
-    known = max(_loaded(texts).get_vocab().values()) + 1
+    known = max(_tokenizer(texts).get_vocab().values()) + 1
     told = f"the tokenizer of {texts.files} makes ids up to {known - 1} and the model knows {rows}"
     if known > rows:
         raise BadPreprocess(f"{told} tokens; give the tokenizer that belongs to the model")
@@ -210,6 +211,15 @@ def _cased(text: str, casing: Casing) -> str:
             return text[:1].upper() + text[1:]
         case _:
             assert_never(casing)
+
+
+_OPENING = Lock()
+
+
+def _tokenizer(stages: TextInput) -> Any:
+    """Opened once, however many threads ask: two at a time break transformers' late imports."""
+    with _OPENING:
+        return _loaded(stages)
 
 
 @lru_cache(maxsize=32)
