@@ -153,7 +153,8 @@ def unit_loss(units: Sequence[Tree]) -> Figure | None:
     pairs = [(first, last) for _, first, last in known]
     fell = sorted(1 - last / first for first, last in pairs)[len(pairs) // 2]
     verb = f"fell by {fell * 100:.0f} %" if fell >= 0 else f"rose by {-fell * 100:.0f} %"
-    return Figure(dumbbells(pairs, tips), f"In the middle unit the loss {verb}.")
+    where = "In the middle unit the" if len(pairs) > 1 else "The"
+    return Figure(dumbbells(pairs, tips), f"{where} loss {verb}.")
 
 
 def fine_tuning(judged: Sequence[Tree]) -> Figure | None:
