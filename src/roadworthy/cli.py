@@ -90,6 +90,11 @@ def _run(given: argparse.Namespace) -> Any:
             from roadworthy.learn.overview import overview
 
             return {"rows": overview(given.dir)}
+        case "learn classifier":
+            from roadworthy.learn.classifier import write_classifier
+
+            spec, classes = write_classifier(given.dir, given.out)
+            return {"out": str(given.out), "spec": spec, "classes": list(classes)}
         case "learn pack":
             packed = options_learn.pack_request(given)
             from roadworthy.learning import pack

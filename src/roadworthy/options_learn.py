@@ -27,6 +27,7 @@ PURPOSES = {
     "learn expert": "a backbone that learns one type of task, or several with a head each",
     "learn generalist": "an expert that goes on learning with what other experts see",
     "learn distill": "one small backbone out of a generalist",
+    "learn classifier": "backbone and classifier of a stage as one model to quantize and road-test",
     "learn probe": "what frozen features are worth: a linear head on them",
     "learn show": "what the stages and probes of a folder have reached, and their cost",
     "learn pack": "samples of any source as WebDataset shards",
@@ -52,6 +53,9 @@ EXAMPLES = {
         "roadworthy learn distill out/generalist --student metanet:mn_xs@random \\",
         "    --source detection=shards:scenes --steps 900 --out out/distilled",
     ],
+    "learn classifier": [
+        "roadworthy learn classifier out/distilled --out out/classifier.safetensors",
+    ],
     "learn probe": [
         "roadworthy learn probe out/distilled --data classification=npz:train.npz \\",
         "    --test classification=npz:test.npz --fraction 0.1 --size 32",
@@ -76,6 +80,9 @@ def add_learn(name: str, parser: argparse.ArgumentParser) -> None:
             _probe(parser)
         case "learn show":
             parser.add_argument("dir", type=Path, metavar="DIR", help="that stages lie in")
+        case "learn classifier":
+            parser.add_argument("dir", type=Path, metavar="DIR", help="an expert's or distilled")
+            parser.add_argument("--out", required=True, type=Path, metavar="FILE.safetensors")
         case "learn pack":
             _pack(parser)
         case "learn catalog add" | "learn catalog show" | "learn catalog sql":

@@ -29,6 +29,8 @@ def say(command: str, result: Any) -> str:
             return ""
         case "learn probe":
             return f"{_held(result)}, {result['trained_on']} to learn from"
+        case "learn classifier":
+            return f"written    {result['spec']}\nclasses    {', '.join(result['classes'])}"
         case "learn catalog add":
             return ", ".join(f"{name} {each}" for name, each in result.items())
         case "learn catalog sql":

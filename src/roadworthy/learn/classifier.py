@@ -1,0 +1,45 @@
+"""A stage's backbone and its classifier as one ordinary model, to be compressed and road-tested."""
+
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from roadworthy.core.checkpoints import read_weights
+from roadworthy.core.metadata import for_safetensors
+from roadworthy.core.runs import write_atomically
+from roadworthy.errors import BadInput, BadModel
+from roadworthy.learn.manifest import HEADS, MODEL, preprocess_of, read_config
+
+
+def write_classifier(folder: Path, out: Path) -> tuple[str, tuple[str, ...]]:
+    """Write the weights of a stage's backbone and of its first classifier into one file.
+
+    Returns:
+        The spec that `load_model` opens it by, and the names of its classes.
+
+    Raises:
+        BadInput: `out` is no ``.safetensors``.
+        BadModel: no finished stage, a generalist of several branches, a backbone of timm, or no
+            head for classes.
+    """
+    if out.suffix != ".safetensors":
+        raise BadInput(f"{out} given; a file that ends in .safetensors is needed")
+    config = read_config(folder)
+    architecture = config.architecture.partition("@")[0]
+    heads = dict(enumerate(config.heads))
+    number = next((n for n, head in heads.items() if head.task == "classification"), None)
+    if config.auxiliaries or not architecture.startswith("metanet:"):
+        raise BadModel(
+            f"{folder} is a {config.stage} of {architecture} and {len(config.auxiliaries)} "
+            "auxiliaries; give a stage of one metanet: an expert, or what `learn distill` left"
+        )
+    if number is None:
+        tasks = ", ".join(head.task for head in config.heads) or "none"
+        raise BadModel(f"{folder} has heads for {tasks}; one for classification is needed")
+    weights, own = read_weights(folder / MODEL), read_weights(folder / HEADS)
+    for part in ("weight", "bias"):
+        weights[f"classifier.{part}"] = own[f"{number}.linear.{part}"]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(out) as temporary:
+        save_file(weights, temporary, for_safetensors(preprocess_of(config.size)))
+    return f"{architecture}@{out}", heads[number].classes
