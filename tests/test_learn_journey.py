@@ -5,8 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from roadworthy.cli import main
+from roadworthy.learn.shards import ShardSet
+from roadworthy.learn.sources import samples
 
 TASKS = ("detection", "depth")
 RANDOM = "metanet:mn_xs@random"
@@ -38,7 +41,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     student = ("--student", root / "detection")
     learned("distill", root / "generalist", *student, *sources, "--out", root / "distilled")
     pair = ["--data", f"depth=shards:{scenes}", "--test", f"depth=shards:{held}", "--size", 32]
-    learned("probe", root / "distilled", *pair, "--out", root / "probe-distilled")
+    learned("probe", RANDOM, root / "distilled", *pair, "--out", root / "probe")
     return root
 
 
@@ -56,8 +59,29 @@ def test_the_table_has_a_row_for_each(lab: Path, capsys: pytest.CaptureFixture[s
     assert main(["learn", "show", str(lab)]) == 0
     lines = capsys.readouterr().out.splitlines()
     names = [line.split("|")[1].strip() for line in lines[2:]]
-    assert names == ["amateur", *TASKS, "generalist", "distilled"]
+    assert names == ["amateur", *TASKS, "generalist", "distilled", RANDOM]
     assert "probe of held, rmse" in lines[0]
+
+
+def test_a_part_is_packed_under_its_own_name(tmp_path: Path) -> None:
+    part = ("--numbers", "1-3", "--source", "streets", "--split", "val")
+    learned("pack", "scenes:0-4", "--size", 32, *part, "--out", tmp_path / "part")
+    own, whole = ShardSet(str(tmp_path / "part")), list(samples("scenes:0-4", 32))
+    assert [each.image for each in own] == [each.image for each in whole[1:3]]
+    assert {(each.source, each.split) for each in own} == {("streets", "val")}
+    assert own[0].licence == whole[0].licence
+
+
+def test_images_of_which_nothing_is_said_are_left_out_on_demand(tmp_path: Path) -> None:
+    for folder, names in (("images", "ab"), ("masks", "a")):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            Image.new("L", (32, 32)).save(tmp_path / folder / f"{name}.png")
+    packed = ("pack", f"masks:{tmp_path}", "--out")
+    learned(*packed, tmp_path / "all")
+    learned(*packed, tmp_path / "told", "--labelled")
+    counts = [len(ShardSet(str(tmp_path / name))) for name in ("all", "told")]
+    assert counts == [2, 1]
 
 
 def test_the_same_command_again_changes_nothing(lab: Path) -> None:
@@ -70,6 +94,7 @@ def test_the_same_command_again_changes_nothing(lab: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["pack", "scenes:0-4", "--numbers", "2-5"], "scenes:0-4 has 0 to 4"),
         (["nothing"], "learn amateur, learn expert"),
         (["expert", RANDOM, "--source", "scenes:0-4"], "TASK=SPEC is needed"),
         (["expert", RANDOM, "--source", "colour=scenes:0-4"], "colour"),
@@ -86,7 +111,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     rest = ["--size", "32"] if "--size" not in words else []
     out = tmp_path / "out"
     try:
-        code = main(["learn", *words, *rest, "--steps", "1", "--out", str(out)])
+        steps = [] if "pack" in words else ["--steps", "1"]
+        code = main(["learn", *words, *rest, *steps, "--out", str(out)])
     except SystemExit as left:
         code = left.code
     said = capsys.readouterr().err.strip()

@@ -1,6 +1,7 @@
 """What `roadworthy learn` asks for; see `requests` for the rules."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -64,9 +65,9 @@ class LearnRequest:
 
 @dataclass(frozen=True)
 class ProbeRequest:
-    """`roadworthy learn probe`: a linear head on frozen features."""
+    """`roadworthy learn probe`: a linear head on frozen features of each model."""
 
-    model: str
+    models: tuple[str, ...]
     data: tuple[str, str]
     test: tuple[str, str]
     size: int = 64
@@ -77,12 +78,21 @@ class ProbeRequest:
 
 @dataclass(frozen=True)
 class PackRequest:
-    """`roadworthy learn pack`: the samples of a spec as shards."""
+    """`roadworthy learn pack`: the samples of a spec as shards.
+
+    Args:
+        told: source, licence and split, where they are not to be what the spec says.
+        numbers: ``FROM-TO`` of the samples; "" means all.
+        labelled: only those of which something is said.
+    """
 
     spec: str
     out: Path
     size: int = 64
     per_shard: int = 500
+    told: Mapping[str, str] = field(default_factory=dict[str, str])
+    numbers: str = ""
+    labelled: bool = False
 
 
 def parse_source(text: str) -> tuple[str, str]:

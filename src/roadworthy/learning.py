@@ -2,8 +2,8 @@
 
 import os
 from argparse import Namespace
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +24,14 @@ from roadworthy.learn.probe import linear_probe, part_of
 from roadworthy.learn.readers import Origin
 from roadworthy.learn.sample import Sample
 from roadworthy.learn.shards import write_shards
-from roadworthy.learn.sources import captioned, samples, source
+from roadworthy.learn.sources import (
+    captioned,
+    count,
+    number_range,
+    numbered,
+    samples,
+    source,
+)
 from roadworthy.learn_requests import LearnRequest, PackRequest, ProbeRequest, Sources
 
 
@@ -131,7 +138,7 @@ def _judged_by(
 
 
 def probe(request: ProbeRequest) -> RunRecord:
-    """Judge frozen features by a linear head.
+    """Judge frozen features of each model by a linear head.
 
     Raises:
         BadInput, BadData: as `linear_probe`, `source` and `part_of` say.
@@ -142,8 +149,11 @@ def probe(request: ProbeRequest) -> RunRecord:
     learned = source(spec, cast(Task, task), request.size)
     judged = source(shown, cast(Task, tested), request.size, learned.classes)
     part = part_of(learned, request.fraction, request.seed)
-    torch.manual_seed(request.seed)  # of weights that are drawn
-    found = linear_probe(backbone(request.model), part, judged, request.seed)
+    found: list[dict[str, Any]] = []
+    for model in request.models:
+        torch.manual_seed(request.seed)  # of weights that are drawn
+        probed = linear_probe(backbone(model), part, judged, request.seed)
+        found.append({"model": model, **probed.row()})
     record = RunRecord(
         command="learn probe",
         config=asdict(request),
@@ -152,7 +162,7 @@ def probe(request: ProbeRequest) -> RunRecord:
             "train": {"spec": spec, "n": len(part), "sha256": part.sha256},
             "test": {"spec": shown, "n": len(judged), "sha256": judged.sha256},
         },
-        numbers=found.row(),
+        numbers={"probes": found},
     )
     if request.out is not None:
         record.save(request.out / "run.json")
@@ -178,9 +188,25 @@ def catalog(given: Namespace) -> dict[str, Any]:
 
 
 def pack(request: PackRequest) -> dict[str, Any]:
-    """Write the samples of a spec as shards."""
+    """Write the samples of a spec as shards.
+
+    Raises:
+        BadInput: numbers that are no range, or beyond the samples.
+    """
     from roadworthy.core.progress import track
 
-    found = track(samples(request.spec, request.size), "packing")
-    write_shards(found, str(request.out), request.per_shard)
+    found = _numbered(request) if request.numbers else samples(request.spec, request.size)
+    told = (
+        replace(each, **request.told)
+        for each in track(found, "packing")
+        if each.annotated or not request.labelled
+    )
+    write_shards(told, str(request.out), request.per_shard)
     return {"out": str(request.out), "spec": f"shards:{request.out}"}
+
+
+def _numbered(request: PackRequest) -> Iterable[Sample]:
+    numbers, there = number_range(request.numbers), count(request.spec)
+    if numbers.stop > there:
+        raise BadInput(f"numbers {request.numbers} given; {request.spec} has 0 to {there}")
+    return numbered(request.spec, request.size, numbers)

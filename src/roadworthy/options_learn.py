@@ -57,8 +57,8 @@ EXAMPLES = {
         "roadworthy learn classifier out/distilled --out out/classifier.safetensors",
     ],
     "learn probe": [
-        "roadworthy learn probe out/distilled --data classification=npz:train.npz \\",
-        "    --test classification=npz:test.npz --fraction 0.1 --size 32",
+        "roadworthy learn probe metanet:mn_xs@random out/distilled --fraction 0.1 --size 32 \\",
+        "    --data classification=npz:train.npz --test classification=npz:test.npz",
     ],
     "learn show": ["roadworthy learn show out"],
     "learn pack": ["roadworthy learn pack scenes:0-2000 --size 64 --out scenes"],
@@ -127,7 +127,7 @@ _MODELS = {
 
 def _probe(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", metavar="BACKBONE", help=BACKBONE)
+    add("models", nargs="+", metavar="BACKBONE", help=BACKBONE)
     add("--data", required=True, metavar="TASK=SPEC", help=f"to learn from: {SPEC}")
     add("--test", required=True, metavar="TASK=SPEC", help="to judge by")
     add("--fraction", type=float, default=1.0, metavar="F", help="share of --data, by class (1)")
@@ -139,8 +139,16 @@ def _pack(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("spec", metavar="SPEC", help=SPEC)
     add("--size", type=int, default=64, metavar="PIXELS", help="of rendered scenes (64)")
+    add("--numbers", metavar="FROM-TO", help="which samples, the last one not among them (all)")
+    add("--labelled", action="store_true", help="leave out images of which nothing is said")
     add("--per-shard", type=int, default=500, metavar="N", help="samples (500)")
+    _origin(parser)
     add("--out", required=True, type=Path, metavar="DIR", help="where the shards go")
+
+
+def _origin(parser: argparse.ArgumentParser) -> None:
+    for option in ("--source", "--licence", "--split"):
+        parser.add_argument(option, default="", metavar="NAME", help="(what the spec says)")
 
 
 def _catalog(name: str, parser: argparse.ArgumentParser) -> None:
@@ -150,8 +158,7 @@ def _catalog(name: str, parser: argparse.ArgumentParser) -> None:
         add("query", metavar="SQL", help="one SELECT over samples")
     if name == "learn catalog add":
         add("spec", metavar="SPEC", help=SPEC)
-        for option in ("--source", "--licence", "--split"):
-            add(option, default="", metavar="NAME", help="(what the spec says)")
+        _origin(parser)
         add("--size", type=int, default=64, metavar="PIXELS", help="of rendered scenes (64)")
 
 
@@ -191,7 +198,7 @@ def learn_request(given: argparse.Namespace) -> LearnRequest:
 def probe_request(given: argparse.Namespace) -> ProbeRequest:
     """The request that was typed; BadInput where a value is not allowed."""
     return ProbeRequest(
-        model=given.model,
+        models=tuple(given.models),
         data=parse_source(given.data),
         test=parse_source(given.test),
         size=given.size,
@@ -203,7 +210,17 @@ def probe_request(given: argparse.Namespace) -> ProbeRequest:
 
 def pack_request(given: argparse.Namespace) -> PackRequest:
     """The request that was typed."""
-    return PackRequest(given.spec, given.out, given.size, given.per_shard)
+    said = {"source": given.source, "licence": given.licence, "split": given.split}
+    told = {name: value for name, value in said.items() if value}
+    return PackRequest(
+        spec=given.spec,
+        out=given.out,
+        size=given.size,
+        per_shard=given.per_shard,
+        told=told,
+        numbers=given.numbers or "",
+        labelled=given.labelled,
+    )
 
 
 def _captions(spec: str) -> tuple[str, str]:

@@ -28,7 +28,7 @@ def say(command: str, result: Any) -> str:
         case "demo":
             return ""
         case "learn probe":
-            return f"{_held(result)}, {result['trained_on']} to learn from"
+            return "\n".join(map(_probed, result["probes"]))
         case "learn classifier":
             return f"written    {result['spec']}\nclasses    {', '.join(result['classes'])}"
         case "learn catalog add":
@@ -86,6 +86,10 @@ def _table(columns: list[str], rows: list[list[Any]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in lines]
     return "\n".join(line.rstrip() for line in padded)
+
+
+def _probed(row: dict[str, Any]) -> str:
+    return f"{row['model']}  {_held(row)}, {row['trained_on']} to learn from"
 
 
 def _held(row: dict[str, Any]) -> str:

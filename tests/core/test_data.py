@@ -109,6 +109,21 @@ def test_npz_arrays_and_stores(tmp_path: Path) -> None:
     assert store.label(5) == 1
 
 
+def test_class_ids_of_an_archive_have_names(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((3, 4, 4), np.uint8), y=np.array([2, 0, 2]))
+    (tmp_path / "names.txt").write_text("cat\ndog\nowl\nelk\n")
+    named = f"npz:{tmp_path}/a.npz?x=x&y=y&names={tmp_path}/names.txt"
+    assert load_data(named).classes == ("cat", "dog", "owl", "elk")
+    assert load_data(named).sha256 == load_data(named.partition("&names")[0]).sha256
+    for names, message in (("cat\ndog\n", "2 names"), ("cat\ndog\ncat\n", "2 of them different")):
+        (tmp_path / "names.txt").write_text(names)
+        with pytest.raises(BadData, match=message):
+            load_data(named)
+    (tmp_path / "names.txt").unlink()
+    with pytest.raises(BadData, match=r"names\.txt cannot be read"):
+        load_data(named)
+
+
 def test_builtin_photos_are_there_and_partly_labelled() -> None:
     photos = load_data("builtin:photos")
     assert len(photos) > 30

@@ -6,6 +6,7 @@
 ``imagefolder:DIR@labels.tsv``            flat folder, ``file<TAB>class id`` lines
 ``npz:FILE``                              jpeg/offset/label store
 ``npz:FILE?x=xte&y=yte``                  uint8 images ``[n h w c]`` and labels ``[n]``
+``npz:FILE?names=LIST.txt``               the same with names of the classes, a line each
 ``builtin:NAME``                          photos inside installed packages
 ``yolo:DIR``                              images/, boxes in labels/, classes.yaml
 ``coco:IMAGES@annotations.json``          images and boxes; classes are ranks of category ids, or
@@ -45,6 +46,7 @@ from roadworthy.core.sources import (
     open_folder,
     open_listed,
     open_npz,
+    text_lines,
 )
 from roadworthy.core.text_data import BETWEEN, Texts, Told, open_texts
 from roadworthy.errors import BadData
@@ -182,8 +184,8 @@ def load_data(spec: str, answered: bool = False) -> Dataset:
             return _imagefolder(spec, rest)
         case "npz" if rest:
             path, _, query = rest.partition("?")
-            source = open_npz(Path(path), _query(spec, query))
-            return _identified(spec, source)
+            keys = _query(spec, query)
+            return _named(_identified(spec, open_npz(Path(path), keys)), keys.get("names"))
         case "builtin" if rest:
             return _identified(spec, open_builtin(rest))
         case "yolo" if rest:
@@ -305,9 +307,26 @@ def _identified(spec: str, source: Source) -> Dataset:
 
 def _query(spec: str, query: str) -> dict[str, str]:
     keys = dict(parse_qsl(query))
-    if set(keys) - {"x", "y"} or (query and "x" not in keys):
-        raise BadData(f"data {spec!r} given; npz:FILE or npz:FILE?x=IMAGES&y=LABELS is allowed")
+    if set(keys) - {"x", "y", "names"} or (query and not keys) or ("y" in keys and "x" not in keys):
+        raise BadData(
+            f"data {spec!r} given; npz:FILE or npz:FILE?x=IMAGES&y=LABELS is allowed, either with "
+            "names=LIST.txt"
+        )
     return keys
+
+
+def _named(data: Dataset, listing: str | None) -> Dataset:
+    """With names for class ids: lines of a file, in the ids' order."""
+    if listing is None:
+        return data
+    names = tuple(line.strip() for line in text_lines(Path(listing)) if line.strip())
+    if len(set(names)) < len(names) or len(names) < len(data.classes):
+        raise BadData(
+            f"{listing} has {len(names)} names, {len(set(names))} of them different, and "
+            f"{data.spec} class ids up to {len(data.classes) - 1}; one line for each class "
+            "is needed"
+        )
+    return replace(data, classes=names)
 
 
 def _in_turns(order: Sequence[int], labels: Sequence[int | None]) -> list[int]:

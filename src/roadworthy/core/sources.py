@@ -285,7 +285,7 @@ def open_listed(root: Path, listing: Path) -> Files:
         raise BadData(f"label file {listing} is neither in {root} nor in the working folder")
     path = root / listing if (root / listing).is_file() else listing
     labels: dict[str, int] = {}
-    for number, text in enumerate(_lines(path), 1):
+    for number, text in enumerate(text_lines(path), 1):
         if text.strip():
             name, label = _row(path, number, text)
             if name in labels:
@@ -296,7 +296,8 @@ def open_listed(root: Path, listing: Path) -> Files:
     return Files(root, tuple(labels), tuple(labels.values()))
 
 
-def _lines(path: Path) -> list[str]:
+def text_lines(path: Path) -> list[str]:
+    """Lines of a file about labels; BadData where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -9,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from roadworthy.errors import BadData
+from roadworthy.learn import concepts
 from roadworthy.learn.batches import Batch, digest, images_of
 from roadworthy.learn.contrastive import masked
 from roadworthy.learn.sample import Sample
@@ -42,7 +43,8 @@ class Captioned:
 def hold_captions(samples: Iterable[Sample], size: int) -> Captioned:
     """Decode `samples` once, squashed to squares of `size` pixels, with their captions.
 
-    What has no caption but names of classes is captioned by them; ids are no names.
+    What has no caption but names of classes is captioned by them. ImageNet's ids stand for the
+    names that WordNet has for them; bare numbers are no names.
 
     Raises:
         BadInput: a size that is no multiple of 32.
@@ -69,14 +71,26 @@ def prompt(name: str) -> str:
 
 
 def _captions(sample: Sample) -> tuple[str, ...]:
-    named = tuple(prompt(name) for name in sample.labels if not name.lstrip("n").isdecimal())
-    found = sample.captions or named
+    found = sample.captions or tuple(prompt(each) for each in map(_spoken, sample.labels) if each)
     if not found:
         raise BadData(
             f"image {sample.name} of {sample.source} has no caption; the amateur learns from "
             "captions or names of classes"
         )
     return found
+
+
+def _spoken(label: str) -> str | None:
+    """A class's name in words, None of a number.
+
+    >>> _spoken("n02124075"), _spoken("car"), _spoken("7")
+    ('Egyptian cat', 'car', None)
+    """
+    if not label.lstrip("n").isdecimal():
+        return label
+    graph = concepts.load()
+    known = graph.find(label)
+    return None if known is None else graph.synonyms[known][0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,10 +23,12 @@ def overview(folder: Path) -> list[Row]:
     stages = sorted(folder.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
     rows = {str(each.parent): _stage(each.parent) for each in stages}
     for record in _probes(folder):
-        model = record["config"]["model"]
-        name = str(Path(model)) if Path(model).is_dir() else model
-        row = rows.setdefault(name, {"backbone": model})
-        row[f"probe of {_short(record['config']['test'][1])}, {record['metric']}"] = record["value"]
+        judged = _short(record["config"]["test"][1])
+        for each in record["probes"]:
+            model = each["model"]
+            name = str(Path(model)) if Path(model).is_dir() else model
+            row = rows.setdefault(name, {"backbone": model})
+            row[f"probe of {judged}, {each['metric']}"] = each["value"]
     if not rows:
         raise BadInput(f"{folder} holds no stage and no probe; give what --out of stages lies in")
     return list(rows.values())

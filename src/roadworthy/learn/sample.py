@@ -75,6 +75,12 @@ class Sample:
             )
 
     @property
+    def annotated(self) -> bool:
+        """Whether anything is said of the image; no box in it is something."""
+        maps = (self.boxes, self.mask, self.depth)
+        return bool(self.captions or self.labels) or any(each is not None for each in maps)
+
+    @property
     def sha256(self) -> str:
         """Hash of the file's content."""
         return hashlib.sha256(self.image).hexdigest()

@@ -36,7 +36,7 @@ def samples(spec: str, size: int) -> Iterable[Sample]:
     kind, _, rest = spec.partition(":")
     match kind:
         case "scenes":
-            return scenes(scene_numbers(rest), size)
+            return scenes(number_range(rest), size)
         case "shards":
             return ShardSet(rest)
         case "captions":
@@ -51,7 +51,7 @@ def numbered(spec: str, size: int, numbers: Iterable[int]) -> Iterator[Sample]:
     kind, _, rest = spec.partition(":")
     match kind:
         case "scenes":
-            return (render(scene_numbers(rest)[each], size) for each in numbers)
+            return (render(number_range(rest)[each], size) for each in numbers)
         case "shards":
             held = ShardSet(rest)
             return (held[each] for each in numbers)
@@ -67,7 +67,7 @@ def count(spec: str) -> int:
     kind, _, rest = spec.partition(":")
     match kind:
         case "scenes":
-            return len(scene_numbers(rest))
+            return len(number_range(rest))
         case "shards":
             return len(ShardSet(rest))
         case "captions":
@@ -76,13 +76,13 @@ def count(spec: str) -> int:
             return len(load_data(spec))
 
 
-def scene_numbers(text: str) -> range:
-    """Scenes from one number to before another.
+def number_range(text: str) -> range:
+    """From one number to before another.
 
-    >>> scene_numbers("10-20")
+    >>> number_range("10-20")
     range(10, 20)
     """
     first, _, last = text.partition("-")
     if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
-        raise BadInput(f"scenes {text!r} given; FROM-TO is needed, e.g. scenes:0-1000")
+        raise BadInput(f"numbers {text!r} given; FROM-TO is needed, e.g. 0-1000")
     return range(int(first), int(last))
