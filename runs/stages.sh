@@ -22,7 +22,7 @@ common="--seed $SEED --size $SIZE $OPTIONS"
 data=${ROADWORTHY_DATA:-}
 
 all() { # lines of arguments for roadworthy learn: JOBS at a time, a thread each
-    OMP_NUM_THREADS=1 xargs -P "$JOBS" -L 1 roadworthy learn
+    OMP_NUM_THREADS=1 xargs -r -P "$JOBS" -L 1 roadworthy learn
 }
 
 pack() { # NAME SPEC OPTIONS...: once
