@@ -66,7 +66,7 @@ class DeclipLoss(nn.Module):
         texts = _both(towers, batch.texts)
         projected = (self.projector(pooled[0]), self.projector(pooled[1]))
         predicted = (self.predictor(projected[0]), self.predictor(projected[1]))
-        words = towers.text.words(towers.text(batch.shown)[1])
+        words = towers.text.words(towers.text(batch.shown)[1][terms.gaps(batch.hidden)])
         near = self.queue.nearest(texts[0])
         self.queue.push(terms.Texts(*map(gathered, (texts[0].features.detach(), texts[0].keys))))
         found = terms.Terms(

@@ -195,14 +195,22 @@ def masked(
     return shown, torch.where(hidden, ids, UNTOUCHED)
 
 
-def masked_language(
-    logits: Float[Tensor, "b t v"], hidden: Int[Tensor, "b t"]
-) -> Float[Tensor, ""]:
-    """Cross entropy of each text's hidden tokens, the mean over the texts; 0 of one without."""
-    each = F.cross_entropy(
-        logits.float().transpose(1, 2), hidden, ignore_index=UNTOUCHED, reduction="none"
-    )
-    return (each.sum(1) / (hidden != UNTOUCHED).sum(1).clamp(min=1)).mean()
+def masked_language(logits: Float[Tensor, "n v"], hidden: Int[Tensor, "b t"]) -> Float[Tensor, ""]:
+    """Cross entropy of each text's hidden tokens, the mean over the texts; 0 of one without.
+
+    Args:
+        logits: of the hidden tokens alone, row by row: those where `gaps` is true.
+        hidden: what they were.
+    """
+    there = gaps(hidden)
+    own = there.sum(1, keepdim=True).expand_as(hidden)[there]
+    each = F.cross_entropy(logits.float(), hidden[there], reduction="none")
+    return (each / own).sum() / len(hidden)
+
+
+def gaps(hidden: Int[Tensor, "b t"]) -> Bool[Tensor, "b t"]:
+    """Where tokens are hidden."""
+    return hidden != UNTOUCHED
 
 
 @dataclass(frozen=True)

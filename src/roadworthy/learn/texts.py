@@ -189,6 +189,6 @@ class TextTransformer(nn.Module):
         kept = (~empty).to(tokens)[..., None]
         return (tokens * kept).sum(1) / kept.sum(1).clamp(min=1), tokens
 
-    def words(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b t v"]:
+    def words(self, tokens: Float[Tensor, "*n d"]) -> Float[Tensor, "*n v"]:
         """Logits of what each token is; the weights are the embedding's."""
         return tokens @ self.embedding.weight.T + self.bias
