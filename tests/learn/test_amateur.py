@@ -178,10 +178,11 @@ def test_recall_is_that_of_a_loop_and_chance_of_all_orders() -> None:
         assert chance(right, k) == pytest.approx(sum(lucky) / len(lucky))
 
 
-def test_names_of_classes_are_captions_and_ids_are_none() -> None:
+def test_names_of_classes_are_captions_and_bare_numbers_are_none() -> None:
     held = replace(render(3, 32), captions=())
-    assert hold_captions([replace(held, labels=("owl",))], 32).captions == (("a photo of an owl",),)
-    for label in ("7", "n01443537"):
+    for label, said in (("owl", "a photo of an owl"), ("n01443537", "a photo of a goldfish")):
+        assert hold_captions([replace(held, labels=(label,))], 32).captions == ((said,),)
+    for label in ("7", "n00000007"):
         with pytest.raises(BadData, match=r"image scene-3 of .* has no caption"):
             hold_captions([replace(held, labels=(label,))], 32)
 
