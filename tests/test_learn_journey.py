@@ -122,6 +122,23 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert not out.exists()
 
 
+def test_a_probe_that_fails_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = ["--data", "depth=scenes:0-2", "--test", f"depth=shards:{tmp_path / 'missing'}"]
+    out = tmp_path / "made" / "probe"
+    assert main(["learn", "probe", RANDOM, *pair, "--size", "32", "--out", str(out)]) == 2
+    assert "missing" in capsys.readouterr().err
+    assert not out.parent.exists()
+
+
+def test_a_record_says_how_and_where_it_learned(lab: Path) -> None:
+    config = json.loads((lab / "depth" / "run.json").read_text())["config"]
+    manifest = json.loads((lab / "depth" / "manifest.json").read_text())
+    assert config["plan"] == manifest["plan"]
+    assert config["machine"] == {"device": "cpu", "precision": "32-true", "strategy": "ddp"}
+
+
 def test_a_catalog_is_filled_and_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("duckdb", reason="DuckDB is missing: pip install 'roadworthy[catalog]'")
     catalog = ["learn", "catalog"]

@@ -83,9 +83,10 @@ def _run(given: argparse.Namespace) -> Any:
 
             return _plain(probe(looked))
         case "learn catalog add" | "learn catalog show" | "learn catalog sql":
+            asked = options_learn.catalog_request(given)
             from roadworthy.learning import catalog
 
-            return _plain(catalog(given))
+            return _plain(catalog(asked))
         case "learn show":
             from roadworthy.learn.overview import overview
 

@@ -319,7 +319,6 @@ def _config(
             "calib_size": request.data.calib_size,
             "preprocess": request.data.preprocess,
             "batch_size": request.solver.batch_size,
-            "tries": request.solver.tries,
             "skip_bad": request.data.skip_bad,
             "out": str(request.out),
         },

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from roadworthy.errors import BadInput
-from roadworthy.requests import Device, one_of
+from roadworthy.learn.machine import Machine
+from roadworthy.learn.plan import Plan
+from roadworthy.requests import LearnTask, one_of
 
 StageVerb = Literal["amateur", "expert", "generalist", "distill"]
-TaskName = Literal["classification", "detection", "segmentation", "depth"]
 Contrast = Literal["declip", "siglip"]
-Precision = Literal["32-true", "bf16-mixed"]
-Strategy = Literal["ddp", "fsdp"]
 
 
 @dataclass(frozen=True)
@@ -29,21 +28,6 @@ class Sources:
 
 
 @dataclass(frozen=True)
-class Course:
-    """How long and how fast a stage learns; see `learn.plan.Plan`."""
-
-    steps: int
-    batch: int = 64
-    rate: float = 2e-3
-    temperature: float = 2.0
-    seed: int = 0
-    precision: Precision = "32-true"
-    strategy: Strategy = "ddp"
-    device: Device = "auto"
-    resume: bool = True
-
-
-@dataclass(frozen=True)
 class LearnRequest:
     """`roadworthy learn STAGE`.
 
@@ -51,16 +35,19 @@ class LearnRequest:
         model: spec or stage that it begins with; the generalist's main expert; the teacher.
         auxiliaries: the generalist's other experts.
         student: spec or stage that is distilled into.
+        resume: whether an interrupted run goes on.
     """
 
     stage: StageVerb
     model: str
     sources: Sources
-    course: Course
+    plan: Plan
+    machine: Machine
     out: Path
     auxiliaries: tuple[Path, ...] = ()
     student: str = ""
     contrast: Contrast = "declip"
+    resume: bool = True
 
 
 @dataclass(frozen=True)
@@ -95,6 +82,29 @@ class PackRequest:
     labelled: bool = False
 
 
+@dataclass(frozen=True)
+class CatalogAddRequest:
+    """`roadworthy learn catalog add`; an empty name is left as the spec says."""
+
+    dir: Path
+    spec: str
+    source: str = ""
+    licence: str = ""
+    split: str = ""
+    size: int = 64
+
+
+@dataclass(frozen=True)
+class CatalogAskRequest:
+    """`roadworthy learn catalog show`, or `sql` where there is a query."""
+
+    dir: Path
+    query: str | None = None
+
+
+CatalogRequest = CatalogAddRequest | CatalogAskRequest
+
+
 def parse_source(text: str) -> tuple[str, str]:
     """Task and spec.
 
@@ -108,7 +118,7 @@ def parse_source(text: str) -> tuple[str, str]:
     if not equals or not spec or ":" in task:
         raise BadInput(
             f"source {text!r} given; TASK=SPEC is needed, e.g. depth=scenes:0-1000, with a task of "
-            f"{', '.join(get_args(TaskName))}"
+            f"{', '.join(get_args(LearnTask))}"
         )
-    one_of("task", task, get_args(TaskName))
+    one_of("task", task, get_args(LearnTask))
     return task, spec

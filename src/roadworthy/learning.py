@@ -1,8 +1,8 @@
 """`roadworthy learn`: from what was typed to a stage's folder and its run.json."""
 
 import os
-from argparse import Namespace
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 
-from roadworthy.core.runs import RunRecord, output_folder, output_room
+from roadworthy.core.runs import RunRecord, output_room
 from roadworthy.errors import BadInput
 from roadworthy.learn.amateur import DeCLIP, SigLIP, learn_amateur
 from roadworthy.learn.backbones import backbone
@@ -18,8 +18,6 @@ from roadworthy.learn.batches import Source, Task, classes_of, hold
 from roadworthy.learn.distill import distill
 from roadworthy.learn.expert import Job, learn_expert
 from roadworthy.learn.generalist import learn_generalist
-from roadworthy.learn.machine import Machine
-from roadworthy.learn.plan import Plan
 from roadworthy.learn.probe import linear_probe, part_of
 from roadworthy.learn.readers import Origin
 from roadworthy.learn.sample import Sample
@@ -32,7 +30,15 @@ from roadworthy.learn.sources import (
     samples,
     source,
 )
-from roadworthy.learn_requests import LearnRequest, PackRequest, ProbeRequest, Sources
+from roadworthy.learn_requests import (
+    CatalogAddRequest,
+    CatalogAskRequest,
+    CatalogRequest,
+    LearnRequest,
+    PackRequest,
+    ProbeRequest,
+    Sources,
+)
 
 
 def learn(request: LearnRequest) -> RunRecord:
@@ -46,7 +52,7 @@ def learn(request: LearnRequest) -> RunRecord:
     record = RunRecord(
         command=f"learn {request.stage}",
         config=asdict(request),
-        seed=request.course.seed,
+        seed=request.plan.seed,
         data={row["name"] + " " + row["task"]: row for row in manifest["data"]},
         numbers={name: manifest[name] for name in ("stage", "parents", "compute", "held_out")}
         | {"total_compute": {k: v for k, v in manifest["total"].items() if k != "ancestors"}},
@@ -57,23 +63,15 @@ def learn(request: LearnRequest) -> RunRecord:
 
 
 def _stage(request: LearnRequest) -> dict[str, Any]:
-    course, given = request.course, request.sources
-    plan = Plan(
-        steps=course.steps,
-        batch=course.batch,
-        rate=course.rate,
-        temperature=course.temperature,
-        seed=course.seed,
-    )
-    machine = Machine(course.device, course.precision, course.strategy)
+    given = request.sources
+    job = Job(request.out, request.plan, request.machine, resume=request.resume)
     if request.stage == "amateur":
         judged = [captioned(spec, given.size) for _, spec in given.held]
         learned = [captioned(spec, given.size) for _, spec in given.learned]
         method = DeCLIP() if request.contrast == "declip" else SigLIP()
-        job = Job(request.out, plan, machine, resume=course.resume)
         return learn_amateur(request.model, learned, job, method, judged)
     sources, judged, choosing = held(given)
-    job = Job(request.out, plan, machine, judged, course.resume)
+    job = replace(job, held_out=judged)
     match request.stage:
         case "expert":
             return learn_expert(request.model, sources, job)
@@ -143,8 +141,14 @@ def probe(request: ProbeRequest) -> RunRecord:
     Raises:
         BadInput, BadData: as `linear_probe`, `source` and `part_of` say.
     """
+    with nullcontext() if request.out is None else output_room(request.out, "learn probe"):
+        record = _probe(request)
     if request.out is not None:
-        output_folder(request.out, "learn probe")
+        record.save(request.out / "run.json")
+    return record
+
+
+def _probe(request: ProbeRequest) -> RunRecord:
     (task, spec), (tested, shown) = request.data, request.test
     learned = source(spec, cast(Task, task), request.size)
     judged = source(shown, cast(Task, tested), request.size, learned.classes)
@@ -154,7 +158,7 @@ def probe(request: ProbeRequest) -> RunRecord:
         torch.manual_seed(request.seed)  # of weights that are drawn
         probed = linear_probe(backbone(model), part, judged, request.seed)
         found.append({"model": model, **probed.row()})
-    record = RunRecord(
+    return RunRecord(
         command="learn probe",
         config=asdict(request),
         seed=request.seed,
@@ -164,12 +168,9 @@ def probe(request: ProbeRequest) -> RunRecord:
         },
         numbers={"probes": found},
     )
-    if request.out is not None:
-        record.save(request.out / "run.json")
-    return record
 
 
-def catalog(given: Namespace) -> dict[str, Any]:
+def catalog(request: CatalogRequest) -> dict[str, Any]:
     """Add to a catalog, or ask it.
 
     Raises:
@@ -177,14 +178,15 @@ def catalog(given: Namespace) -> dict[str, Any]:
     """
     from roadworthy.learn.inventory import catalog_add, catalog_show, catalog_sql
 
-    match given.command:
-        case "learn catalog add":
-            origin = Origin(given.source, given.licence, given.split)
-            return catalog_add(given.dir, given.spec, origin, given.size)
-        case "learn catalog sql":
-            return catalog_sql(given.dir, given.query)
+    folder = str(request.dir)
+    match request:
+        case CatalogAddRequest():
+            origin = Origin(request.source, request.licence, request.split)
+            return catalog_add(folder, request.spec, origin, request.size)
+        case CatalogAskRequest(query=str() as query):
+            return catalog_sql(folder, query)
         case _:
-            return catalog_show(given.dir)
+            return catalog_show(folder)
 
 
 def pack(request: PackRequest) -> dict[str, Any]:

@@ -5,15 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+from roadworthy.learn.machine import Machine, Precision, Strategy
+from roadworthy.learn.plan import Plan
 from roadworthy.learn_requests import (
+    CatalogAddRequest,
+    CatalogAskRequest,
+    CatalogRequest,
     Contrast,
-    Course,
     LearnRequest,
     PackRequest,
-    Precision,
     ProbeRequest,
     Sources,
-    Strategy,
     parse_source,
 )
 
@@ -153,7 +155,7 @@ def _origin(parser: argparse.ArgumentParser) -> None:
 
 def _catalog(name: str, parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("dir", metavar="DIR", help="the catalog's folder")
+    add("dir", type=Path, metavar="DIR", help="the catalog's folder")
     if name == "learn catalog sql":
         add("query", metavar="SQL", help="one SELECT over samples")
     if name == "learn catalog add":
@@ -177,21 +179,19 @@ def learn_request(given: argparse.Namespace) -> LearnRequest:
             choosing=tuple(map(pair, getattr(given, "choose", ()))),
             size=given.size,
         ),
-        course=Course(
+        plan=Plan(
             steps=given.steps,
             batch=given.batch_size,
             rate=given.rate,
             temperature=given.temperature,
             seed=given.seed,
-            precision=given.precision,
-            strategy=given.strategy,
-            device=given.device,
-            resume=given.resume,
         ),
+        machine=Machine(given.device, given.precision, given.strategy),
         out=given.out,
         auxiliaries=tuple(getattr(given, "auxiliaries", ())),
         student=getattr(given, "student", ""),
         contrast=getattr(given, "loss", "declip"),
+        resume=given.resume,
     )
 
 
@@ -221,6 +221,14 @@ def pack_request(given: argparse.Namespace) -> PackRequest:
         numbers=given.numbers or "",
         labelled=given.labelled,
     )
+
+
+def catalog_request(given: argparse.Namespace) -> CatalogRequest:
+    """The request that was typed."""
+    if given.command == "learn catalog add":
+        names = given.source, given.licence, given.split
+        return CatalogAddRequest(given.dir, given.spec, *names, given.size)
+    return CatalogAskRequest(given.dir, getattr(given, "query", None))
 
 
 def _captions(spec: str) -> tuple[str, str]:

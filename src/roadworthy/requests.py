@@ -37,6 +37,8 @@ TextStage = Literal["casing", "tokenizer", "truncation", "length", "padding"]
 SharedStage = Literal["model", "runtime", "post"]
 StageName = Literal[ImageStage, TextStage, SharedStage]
 """In the order in which an image or a text meets them."""
+LearnTask = Literal["classification", "detection", "segmentation", "depth"]
+"""What a source of `roadworthy learn` is annotated for."""
 
 _BITS = re.compile(r"w(\d+)a(\d+)")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB|TB)?", re.IGNORECASE)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from learn.stopping import interruption
 from safetensors.torch import load_file
 
 from roadworthy.errors import BadData, BadInput, BadModel
@@ -17,7 +18,7 @@ from roadworthy.learn.captions import Captioned, Tokens, hold_captions
 from roadworthy.learn.contrastive import UNTOUCHED
 from roadworthy.learn.expert import Job, learn_expert
 from roadworthy.learn.loop import Feed, Machine
-from roadworthy.learn.plan import Plan, rate_at
+from roadworthy.learn.plan import Plan
 from roadworthy.learn.sample import Sample
 from roadworthy.learn.scenes import render
 from roadworthy.learn.sources import captioned, source
@@ -42,18 +43,11 @@ def done(scenes: Captioned, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_killed_amateur_goes_on_to_the_same_files_queue_and_all(
-    done: Path, scenes: Captioned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    done: Path, scenes: Captioned, tmp_path: Path
 ) -> None:
-    def killed(step: int, plan: Plan) -> float:
-        if step == 3:
-            raise KeyboardInterrupt
-        return rate_at(step, plan)
-
     job = Job(tmp_path / "again", PLAN, CPU)
-    with monkeypatch.context() as patched:
-        patched.setattr("roadworthy.learn.loop.rate_at", killed)
-        with pytest.raises(KeyboardInterrupt):
-            learn_amateur(XS, [scenes], job, DeCLIP(queue=6))
+    with interruption(3):
+        learn_amateur(XS, [scenes], job, DeCLIP(queue=6))
     with pytest.raises(BadInput, match="state of another run"):
         learn_amateur(
             XS, [scenes], job, DeCLIP(queue=6, weights=replace(DeCLIP().weights, views=0))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from learn.stopping import interruption
 from torch import Tensor
 
 from roadworthy.core.models import load_model
@@ -17,7 +18,7 @@ from roadworthy.learn.distill import distill
 from roadworthy.learn.expert import Headed, Job, learn_expert, reopened, written
 from roadworthy.learn.generalist import begun, learn_generalist
 from roadworthy.learn.loop import Compute, Machine, Trained
-from roadworthy.learn.plan import Plan, rate_at
+from roadworthy.learn.plan import Plan
 from roadworthy.learn.scenes import CLASSES, OBJECTS, scenes
 from roadworthy.learn.tasks import AUGMENTATIONS, answer, read
 
@@ -118,22 +119,11 @@ def test_it_is_a_backbone_for_the_next_stage(
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(
-    done: Path,
-    experts: list[Path],
-    sources: list[Source],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    done: Path, experts: list[Path], sources: list[Source], tmp_path: Path
 ) -> None:
-    def killed(step: int, plan: Plan) -> float:
-        if step == 2:
-            raise KeyboardInterrupt
-        return rate_at(step, plan)
-
     job = Job(tmp_path / "again", PLAN, CPU)
-    with monkeypatch.context() as patched:
-        patched.setattr("roadworthy.learn.loop.rate_at", killed)
-        with pytest.raises(KeyboardInterrupt):
-            learn_generalist(experts[0], experts[1:2], sources[:2], job)
+    with interruption(2):
+        learn_generalist(experts[0], experts[1:2], sources[:2], job)
     learn_generalist(experts[0], experts[1:2], sources[:2], job)
     wanted = reopened(done).state_dict()
     found = reopened(job.out).state_dict()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from learn.stopping import interruption
 from torch import Tensor
 
 from roadworthy.errors import BadInput, BadModel, RoadworthyError
@@ -13,7 +14,7 @@ from roadworthy.learn.backbones import backbone
 from roadworthy.learn.batches import Augmentation, Batch, Source, draw_views, see, whole
 from roadworthy.learn.expert import Headed, Job, learn_expert
 from roadworthy.learn.loop import Feed, Machine, train
-from roadworthy.learn.plan import Plan, rate_at
+from roadworthy.learn.plan import Plan
 from roadworthy.learn.scenes import CLASSES, OBJECTS
 from roadworthy.learn.sources import source
 
@@ -43,18 +44,11 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(
-    done: Path, sources: list[Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    done: Path, sources: list[Source], tmp_path: Path
 ) -> None:
-    def killed(step: int, plan: Plan) -> float:
-        if step == 3:
-            raise KeyboardInterrupt
-        return rate_at(step, plan)
-
     job = Job(tmp_path / "again", PLAN, CPU)
-    with monkeypatch.context() as patched:
-        patched.setattr("roadworthy.learn.loop.rate_at", killed)
-        with pytest.raises(KeyboardInterrupt):
-            learn_expert(XS, sources, job)
+    with interruption(3):
+        learn_expert(XS, sources, job)
     told = learn_expert(XS, sources, job)
     assert told["compute"]["images"] == PLAN.steps * PLAN.batch
     wanted = weights(done)

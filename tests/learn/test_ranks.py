@@ -6,10 +6,10 @@ import os
 import signal
 import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from learn.stopping import interruption, stopped
 from torch import Tensor, nn
 
 from roadworthy.errors import RoadworthyError
@@ -19,7 +19,7 @@ from roadworthy.learn.amateur import DeCLIP, learn_amateur
 from roadworthy.learn.backbones import backbone
 from roadworthy.learn.expert import Job, learn_expert
 from roadworthy.learn.machine import Machine, Precision, Strategy
-from roadworthy.learn.plan import Plan, rate_at
+from roadworthy.learn.plan import Plan
 from roadworthy.learn.ranks import gathered
 from roadworthy.learn.scenes import CLASSES, OBJECTS
 from roadworthy.learn.sources import captioned, source
@@ -76,21 +76,6 @@ def gradients(model: nn.Module, gather: terms.Gather, rows: slice) -> list[Tenso
     return [loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
 
 
-def stopped(how: Any) -> Any:
-    """A stand-in for the rate that stops the fourth step."""
-
-    def rate(step: int, plan: Plan) -> float:
-        if step == 3:
-            how()
-        return rate_at(step, plan)
-
-    return rate
-
-
-def interrupted() -> None:
-    raise KeyboardInterrupt
-
-
 def killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -112,13 +97,11 @@ def one_of_two(rank: int, port: int, out: Path) -> None:
     pair = nn.parallel.DistributedDataParallel(Pair())
     found = gradients(pair, gathered, slice(4 * rank, 4 * rank + 4))
     torch.save(found, out / f"gradients{rank}.pt")
-    loop.rate_at = stopped(interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interruption(3):
         expert(out / "fsdp", "fsdp")
-    loop.rate_at = rate_at
     expert(out / "fsdp", "fsdp")
     if rank == 1:
-        loop.rate_at = stopped(killed)
+        loop.rate_at = stopped(3, killed)
     with pytest.raises(RoadworthyError) as told:
         expert(out / "lost")
     (out / "told.txt").write_text(str(told.value))

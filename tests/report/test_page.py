@@ -164,6 +164,7 @@ def test_the_command_is_put_together_where_only_its_verb_is_recorded(
         "data": {"calibration": "imagefolder:photos", "evaluation": None},
         "scheme": {"weight_bits": 3, "act_bits": 8, "backend": "academic"},
         "solver": {"method": "brecq", "effort": "quick", "iterations": None},
+        "settings": {"tries": 3},
         "out": "out",
     }
     folder = write_run(run_json)
@@ -171,7 +172,7 @@ def test_the_command_is_put_together_where_only_its_verb_is_recorded(
     assert "W3A8 keeps" in text
     assert (
         "roadworthy quantize &#39;timm:net@a file.pth&#39; --data imagefolder:photos --bits w3a8 "
-        "--method brecq --effort quick --backend academic --seed 7 --out out"
+        "--method brecq --effort quick --backend academic --tries 3 --seed 7 --out out"
     ) in text
 
 

@@ -6,7 +6,7 @@ A view is a crop, a flip and a change of colour. What moves pixels moves boxes, 
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,9 @@ from roadworthy.core.sources import decode
 from roadworthy.errors import BadData, BadInput
 from roadworthy.learn.dense_losses import STRIDES
 from roadworthy.learn.sample import Sample
+from roadworthy.requests import LearnTask
 
-Task = Literal["classification", "detection", "segmentation", "depth"]
+Task = LearnTask
 NOTHING = -1
 """The class of a row of boxes that holds none."""
 _LEAST = 0.25

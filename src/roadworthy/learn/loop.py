@@ -21,10 +21,11 @@ from roadworthy.core.sources import reason
 from roadworthy.errors import BadInput, RoadworthyError
 from roadworthy.learn.batches import Augmentation, Batch, Source, draw_views, see
 from roadworthy.learn.captions import Captioned, Tokens
+from roadworthy.learn.draws import chosen, order, seed_of, visits
 from roadworthy.learn.journal import Journal
 from roadworthy.learn.machine import Machine
 from roadworthy.learn.norms import share_norms
-from roadworthy.learn.plan import Plan, chosen, order, rate_at, seed_of, visits
+from roadworthy.learn.plan import Plan, rate_at
 from roadworthy.learn.ranks import company
 
 STATE = "state.pt"

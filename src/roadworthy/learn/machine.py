@@ -1,13 +1,19 @@
-"""Where a stage is computed: one process, or all that torchrun started."""
+"""Where a stage is computed: one process, or all that torchrun started.
+
+Read by the command line too: what is heavy is imported where it is needed.
+"""
+
+from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, Literal
 
 from roadworthy.errors import BadInput
 from roadworthy.requests import Device
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Precision = Literal["32-true", "bf16-mixed"]
 Strategy = Literal["ddp", "fsdp"]

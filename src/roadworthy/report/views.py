@@ -92,7 +92,7 @@ def view(tree: Tree, directory: Path, index: int) -> RunView:
     )
 
 
-_TYPED = ("calib_size", "preprocess", "batch_size", "tries")
+_TYPED = ("calib_size", "preprocess", "batch_size")
 
 
 def setting(tree: Tree, key: str) -> str | None:
@@ -116,6 +116,7 @@ def command_line(tree: Tree) -> str:
         "--keep-8bit": ",".join(tree.texts("config.keep_8bit")),
         "--blocks": ",".join(tree.texts("config.blocks")),
         **{f"--{key}": tree.text(f"config.options.{key}") for key in _TYPED},
+        "--tries": tree.text("config.settings.tries"),
         "--seed": tree.text("seed"),
         "--out": tree.first("config.out", "config.options.out"),
     }
