@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sample_report import Run, sample_run
 from sample_road import ROWS, sample_blame, sample_pictures, sample_road
+from sample_stage import sample_amateur, sample_probes, sample_stage, write_beside
 
 from roadworthy.report import write_report
 
@@ -186,6 +187,28 @@ def test_road_tests_in_a_browser(mixed: Path, tmp_path: Path, width: int, scheme
     assert seen["sorted"][1] == ["73.3", "74.0"]
     assert seen["sorted"][2] == ["11.33"]
     assert len(seen["sorted"][3]) == len(ROWS)
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_stages_in_a_browser(write_run: Callable[..., Path], tmp_path: Path, width: int) -> None:
+    far = sample_stage(0.05)
+    far["held_out"][0]["judged_on"] = "averylongnamewithoutanybreak" * 3
+    made = [sample_amateur(), sample_stage(), far, sample_probes()]
+    folders = [write_run(run, f"{n}-{'long' * n}") for n, run in enumerate(made)]
+    for folder in folders[:3]:
+        write_beside(folder)
+    page = write_report(folders, tmp_path / "report.html")
+    seen = look(page, tmp_path / "browser", width, "light")
+    assert seen["errors"] == []
+    assert seen["console"] == []
+    assert seen["overflow"] <= 0
+    assert seen["outside"] == []
+    assert min(seen["charts"]) > 0
+    assert len(seen["charts"]) == 4 + 2 + 1 + 3 * (2 + 2 + 1) * 2  # a curve is two drawings
+    assert seen["smallest"] >= 12
+    assert min(contrast(*pair) for pair in seen["colours"]) >= 4.5
+    if width > 1000:
+        assert seen["boards"] == [0]
 
 
 def test_a_leaderboard_of_eight_stages_fits(write_run: Callable[..., Path], tmp_path: Path) -> None:

@@ -248,7 +248,8 @@ class _Run:
         numbers = dict(zip(names, shared, strict=True))
         if not all(value == value and abs(value) != float("inf") for value in shared):
             self.stop(step, source, batch, numbers)
-        told = {"source": self.feeds[source].source.name, "rate": rate_at(step, self.plan)}
+        seen = self.feeds[source].source
+        told = {"task": seen.task, "source": seen.name, "rate": rate_at(step, self.plan)}
         journal.tell(step, self.plan.batch, {**told, **numbers})
 
     def stop(self, step: int, source: int, batch: Batch, numbers: dict[str, float]) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from roadworthy.report import words
 from roadworthy.report.blame import BlameView, best
+from roadworthy.report.lessons import Judged
 from roadworthy.report.road import mean_and_worst, read_loss, stages_of
 from roadworthy.report.roadview import RoadView, trained
+from roadworthy.report.stageview import StageView
 from roadworthy.report.views import RunView, setting
 
-View = RunView | RoadView | BlameView
+View = RunView | RoadView | BlameView | StageView
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,9 @@ class Board:
     note: str
     columns: tuple[str, ...]
     rows: tuple[tuple[View, tuple[Cell, ...]], ...]
-    words: frozenset[str] = frozenset({"Run", "Bits", "Method", "Model", "Largest share", "Mend"})
+    words: frozenset[str] = frozenset(
+        {"Run", "Bits", "Method", "Model", "Largest share", "Mend", "Stage"}
+    )
 
 
 COLUMNS = (
@@ -45,10 +50,12 @@ def boards(views: Sequence[View]) -> tuple[Board, ...]:
     runs = [view for view in views if isinstance(view, RunView)]
     roads = [view for view in views if isinstance(view, RoadView)]
     blames = [view for view in views if isinstance(view, BlameView)]
+    stages = [view for view in views if isinstance(view, StageView) and view.stage]
     found = (
         [Board("", "", COLUMNS, tuple((run, _run(run, views)) for run in runs))] if runs else [],
         [_leaderboard(roads)] if roads else [],
         [_blames(blames)] if blames else [],
+        [_stages(stages)] if stages else [],
     )
     return tuple(board for each in found for board in each)
 
@@ -138,6 +145,49 @@ def _blame(run: BlameView) -> tuple[Cell, ...]:
         Cell(mend.stage if mend else "–", mend.stage if mend else ""),
         _cell(words.fine, gain.value if gain else None),
     )
+
+
+def _stages(stages: Sequence[StageView]) -> Board:
+    asked = {each.question[:3]: each for run in stages for each in run.judged}
+    lines = [
+        (run, (_stage_name(run), *(_value(run, one) for one in asked), *_costs(run)))
+        for run in stages
+    ]
+    columns = ("Stage", *map(_column, asked.values()), "MACs", "CPU time")
+    note = (
+        "Metrics of held-out images, ↑ more or ↓ less is better; cost, with parents below."
+    )
+    return Board("Stages", note, columns, tuple(lines))
+
+
+def _column(each: Judged) -> str:
+    name = each.name.removeprefix("image to text ")
+    return f"{name if name[1:2].isupper() else words.capital(name)} {'↓' if each.less else '↑'}"
+
+
+def _stage_name(run: StageView) -> Cell:
+    parents = [Path(name).name for row in run.tree.rows("parents") if (name := row.text("folder"))]
+    begun = parents[0] if len(parents) == 1 else words.counted(len(parents), "stage")
+    return Cell(run.folder, run.folder, f"{run.stage}, from {begun}" if parents else run.stage)
+
+
+def _value(run: StageView, asked: tuple[str, str, str]) -> Cell:
+    found = next((each for each in run.judged if each.question[:3] == asked), None)
+    return Cell("–", "") if found is None else Cell(found.shown, found.value)
+
+
+def _costs(run: StageView) -> tuple[Cell, Cell]:
+    macs, cpu = (_cost(run, *each) for each in (("macs", _macs), ("cpu_seconds", words.duration)))
+    return macs, cpu
+
+
+def _cost(run: StageView, key: str, show: words.Show) -> Cell:
+    own, total = (run.tree.number(f"{part}.{key}") for part in ("compute", "total_compute"))
+    return Cell(show(own), "" if own is None else own, "" if total is None else show(total))
+
+
+def _macs(value: float | None) -> str:
+    return words.macs(value).removesuffix("MACs")
 
 
 def _cell(show: words.Show, value: float | None) -> Cell:

@@ -137,6 +137,22 @@ def strips(columns: Sequence[Sequence[tuple[float, str, str]]]) -> Chart:
     return Chart(HEIGHT, marks, _order_ticks(len(columns)), ticks)
 
 
+def curve(dots: Sequence[tuple[float, float]], line: Sequence[tuple[float, float]]) -> Chart:
+    """Values over steps: a dot for each, and a line, of kind ``line``, through others."""
+    values = [value for _, value in (*dots, *line)]
+    ticks = nice_ticks(min(0.0, *values), max(values), 4)
+    across = Scale(0.0, max(at for at, _ in (*dots, *line)), 0.0, 100.0)
+    down = Scale(ticks[0], ticks[-1], FLOOR, CEILING)
+    marks = tuple(
+        Mark(across(at), down(value), down(value), f"step {at:.0f}: {value:.4g}", kind)
+        for kind, points in (("", dots), ("line", line))
+        for at, value in points
+    )
+    steps = [tick for tick in nice_ticks(0.0, across.high, 4) if tick <= across.high]
+    levels = tuple(Tick(down(tick), label(tick)) for tick in ticks)
+    return Chart(HEIGHT, marks, tuple(Tick(across(tick), label(tick)) for tick in steps), levels)
+
+
 def mirror(edges: Sequence[float], above: Sequence[float], below: Sequence[float]) -> Chart:
     """Two histograms over the same bins: one grows up, one down, each to its own tallest bin."""
     edges, above, below = _trim(edges, above, below)

@@ -14,8 +14,10 @@ from roadworthy.report import heat, words
 from roadworthy.report.blame import blame_view
 from roadworthy.report.boards import View, boards
 from roadworthy.report.charts import whiskers
+from roadworthy.report.lessons import PROBE, STAGES
 from roadworthy.report.panels import Figure
 from roadworthy.report.roadview import road_view
+from roadworthy.report.stageview import StageView, compare, stage_view
 from roadworthy.report.tree import read_run
 from roadworthy.report.views import RunView, view
 
@@ -24,8 +26,8 @@ def write_report(dirs: Sequence[Path], out: Path) -> Path:
     """Write one HTML page, with nothing to fetch, from the run.json of each directory.
 
     Args:
-        dirs: directories that `quantize`, `noise`, `evaluate` or `demo` wrote; several are compared
-            first, each kind in its own table.
+        dirs: directories that `quantize`, `noise`, `evaluate`, `learn` or `demo` wrote; several are
+            compared first, each kind in its own table.
         out: the HTML file, or a directory in which report.html is written.
 
     Returns:
@@ -51,6 +53,8 @@ def read_view(directory: Path, index: int) -> View:
             return road_view(tree, directory, index)
         case "noise attribute":
             return blame_view(tree, directory, index)
+        case str() as command if command in STAGES or command == PROBE:
+            return stage_view(tree, directory, index)
         case _:
             return view(tree, directory, index)
 
@@ -65,6 +69,7 @@ def render(views: Sequence[View]) -> str:
             views=views,
             title=f"{len(views)} runs" if several else views[0].title,
             boards=boards(views) if several else (),
+            stages=_stages([each for each in views if isinstance(each, StageView)]),
             overview=_overview([each for each in views if isinstance(each, RunView)]),
             words=words,
             heat=heat,
@@ -81,6 +86,10 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _stages(views: Sequence[StageView]) -> tuple[Figure, ...]:
+    return compare([(run.folder, each) for run in views if run.stage for each in run.judged])
 
 
 def _overview(views: Sequence[RunView]) -> Figure | None:

@@ -109,7 +109,7 @@ def read_run(directory: Path) -> Tree:
     if not path.is_file():
         raise BadInput(
             f"no run.json in {directory}; give directories that `roadworthy quantize`, `noise`, "
-            "`evaluate` or `demo` wrote with --out"
+            "`evaluate`, `learn` or `demo` wrote with --out"
         )
     value = read_json(path)
     if not isinstance(value, dict):

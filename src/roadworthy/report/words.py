@@ -141,6 +141,18 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def macs(value: float | None) -> str:
+    """Multiply-accumulates with three significant digits.
+
+    >>> macs(2.0158e12), macs(607_297_929_216.0), macs(4_500_000.0)
+    ('2.02 TMACs', '607 GMACs', '4.50 MMACs')
+    """
+    if value is None:
+        return "–"
+    size, unit = next(((s, u) for s, u in ((1e12, "T"), (1e9, "G")) if value >= s), (1e6, "M"))
+    return f"{value / size:#.3g} {unit}MACs".replace(". ", " ")
+
+
 def capital(text: str) -> str:
     """The text with its first letter large.
 
