@@ -154,9 +154,7 @@ def _stages(stages: Sequence[StageView]) -> Board:
         for run in stages
     ]
     columns = ("Stage", *map(_column, asked.values()), "MACs", "CPU time")
-    note = (
-        "Metrics of held-out images, ↑ more or ↓ less is better; cost, with parents below."
-    )
+    note = "Metrics of held-out images, ↑ more or ↓ less is better; cost, with parents below."
     return Board("Stages", note, columns, tuple(lines))
 
 

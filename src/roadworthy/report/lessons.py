@@ -91,8 +91,7 @@ def read_beside(directory: Path) -> Beside:
 def judged(tree: Tree) -> tuple[Judged, ...]:
     """The held-out metrics of a stage, or what a run of probes found."""
     if tree.text("command") == PROBE:
-        rows = tree.rows("probes") or [tree]
-        found = [_probed(row, tree) for row in rows]
+        found = [_probed(row, tree) for row in tree.rows("probes")]
     else:
         found = [_judged(row) for row in tree.rows("held_out")]
     return tuple(each for each in found if each is not None)
@@ -115,9 +114,8 @@ def _judged(row: Tree, task: str = "captions", by: str = "", on: str = "") -> Ju
 
 
 def _probed(row: Tree, tree: Tree) -> Judged | None:
-    model = row.first("model") or tree.text("config.model") or ""
     task = next(iter(tree.texts("config.test")), "")
-    return _judged(row, task, model, tree.text("data.test.spec") or "")
+    return _judged(row, task, row.text("model") or "", tree.text("data.test.spec") or "")
 
 
 def sources(tree: Tree) -> tuple[tuple[str, ...], ...]:

@@ -177,7 +177,7 @@ def _subtitle(tree: Tree) -> str:
 def command_line(tree: Tree) -> str:
     """What to type to get the run again, of a stage as `roadworthy learn` takes it."""
     verb, config = tree.text("command"), tree.get("config")
-    models = config.texts("models") or config.texts("model")
+    models = config.texts("models" if verb == PROBE else "model")
     if verb is None or not models:
         return ""
     typed = ["roadworthy", verb, *map(quote, models)]
