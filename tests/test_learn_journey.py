@@ -150,3 +150,43 @@ def test_a_catalog_is_filled_and_asked(tmp_path: Path, capsys: pytest.CaptureFix
     assert main([*catalog, "show", str(tmp_path)]) == 0
     assert "Apache-2.0" in capsys.readouterr().out
     assert main([*catalog, "sql", str(tmp_path), "SELEC"]) == 2
+
+
+def annotated(root: Path) -> None:
+    """Two images as VOC lays them out, one of them with masks too."""
+    box = "<xmin>3</xmin><ymin>5</ymin><xmax>20</xmax><ymax>30</ymax>"
+    held = f"<object><name>car</name><bndbox>{box}</bndbox></object>"
+    for name, kind in (("JPEGImages", "RGB"), ("masks", "L")):
+        (root / name).mkdir(parents=True)
+        for each in "ab":
+            Image.effect_noise((32, 32), 90).point(lambda v: v % 2).convert(kind).save(
+                root / name / f"{each}.png"
+            )
+    (root / "Annotations").mkdir()
+    for each in "ab":
+        (root / "Annotations" / f"{each}.xml").write_text(
+            f"<annotation><size><width>32</width><height>32</height></size>{held}</annotation>"
+        )
+    (root / "names.txt").write_text("road\nsky\n")
+
+
+def test_boxes_of_voc_and_named_masks_are_sources(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("duckdb", reason="DuckDB is missing: pip install 'roadworthy[catalog]'")
+    annotated(tmp_path / "set")
+    boxes = f"voc:{tmp_path / 'set'}"
+    named = f"masks:{tmp_path / 'set'}?images=JPEGImages&names=names.txt"
+    catalog = str(tmp_path / "catalog")
+    for spec in (boxes, named):
+        assert main(["learn", "catalog", "add", catalog, spec, "--source", spec[:4]]) == 0
+    capsys.readouterr()
+    asked = "SELECT source, sum(len(boxes))::INT, any_value(mask_labels) FROM samples GROUP BY 1"
+    assert main(["learn", "catalog", "sql", catalog, f"{asked} ORDER BY 1", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert rows == [["mask", 0, ["road", "sky"]], ["voc:", 2, []]]
+    sources = ["--source", f"detection={boxes}", "--source", f"segmentation={named}"]
+    few = ["--size", 32, "--batch-size", 2, "--steps", 1, "--out", tmp_path / "out"]
+    learned("expert", RANDOM, *sources, *few)
+    heads = json.loads((tmp_path / "out" / "config.json").read_text())["heads"]
+    assert [each["classes"] for each in heads] == [["car"], ["road", "sky"]]

@@ -22,7 +22,7 @@ from roadworthy.learn_requests import (
 BACKBONE = "metanet:mn_xs, metanet:mn_s ... or timm:NAME, each with @random or @FILE; a stage's DIR"
 SPEC = (
     "scenes:FROM-TO, shards:ADDRESS, captions:FILE@IMAGES, imagefolder:DIR, npz:FILE, yolo:DIR, "
-    "coco:IMAGES@FILE.json, masks:..., depth:..."
+    "coco:IMAGES@FILE.json, voc:DIR?split=NAME, masks:..., depth:..."
 )
 PURPOSES = {
     "learn amateur": "a backbone that learns from captions",

@@ -41,6 +41,20 @@ def test_values_of_a_mask_are_classes(tmp_path: Path) -> None:
     assert dataset.name(1).endswith("images/b.jpg")
 
 
+def test_ids_of_masks_have_the_names_that_are_given(tmp_path: Path) -> None:
+    spec = masks(tmp_path, a=mask(1))
+    assert load_data(spec).classes == ()
+    (tmp_path / "classes.yaml").write_text("names: {0: road, 1: sky}\n")
+    assert load_data(spec).classes == ("road", "sky")
+    listing = tmp_path / "other.txt"
+    listing.write_text("lane\nsky\ncar\n")
+    for said in ("other.txt", listing):
+        assert load_data(f"{spec}?names={said}").classes == ("lane", "sky", "car")
+    listing.write_text("lane\nlane\n")
+    with pytest.raises(BadData, match="2 names, 1 of them different"):
+        load_data(f"{spec}?names=other.txt")
+
+
 def test_a_palette_is_read_by_its_numbers(tmp_path: Path) -> None:
     own = mask(np.arange(32) % 5).convert("P")
     own.putpalette([200, 0, 0, 0, 200, 0, 0, 0, 200, 9, 9, 9, 50, 60, 70])

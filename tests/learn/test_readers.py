@@ -8,13 +8,20 @@ import pytest
 from PIL import Image
 
 from roadworthy.errors import BadData
-from roadworthy.learn.readers import Origin, read_captions, read_spec, read_voc
+from roadworthy.learn.readers import Origin, read_captions, read_spec
 from roadworthy.learn.sample import Sample
+from roadworthy.learn.sources import source
 
 
 def png(width: int = 8, height: int = 6) -> bytes:
     held = io.BytesIO()
     Image.new("RGB", (width, height)).save(held, "PNG")
+    return held.getvalue()
+
+
+def gray(value: int) -> bytes:
+    held = io.BytesIO()
+    Image.new("L", (8, 6), value).save(held, "PNG")
     return held.getvalue()
 
 
@@ -34,27 +41,18 @@ def test_what_does_not_fit_the_image_is_refused(said: dict[str, object], blamed:
         Sample(png(), "a.png", "s", **said)  # pyright: ignore[reportArgumentType]
 
 
-def test_voc_counts_from_one_and_includes_the_last_pixel(tmp_path: Path) -> None:
-    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
-        (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "ImageSets/Main/train.txt").write_text("a\n")
-    (tmp_path / "JPEGImages/a.jpg").write_bytes(png())
-    box = "<xmin>1</xmin><ymin>1</ymin><xmax>{}</xmax><ymax>6</ymax>"
-    objects = "".join(
-        f"<object><name>{n}</name><bndbox>{box.format(x)}</bndbox></object>"
-        for n, x in (("car", 1), ("bus", 0))
-    )
-    size = "<size><width>8</width><height>6</height></size>"
-    (tmp_path / "Annotations/a.xml").write_text(f"<annotation>{size}{objects}</annotation>")
-    (sample,) = read_voc(tmp_path, Origin("s", split="train"))
-    assert sample.boxes is not None
-    assert sample.boxes.tolist() == [[0, 0, 1, 6]]
-    assert sample.box_labels == ("car",)
-    (tmp_path / "Annotations/a.xml").write_text("<annotation>")
-    with pytest.raises(BadData, match="missing or damaged"):
-        list(read_voc(tmp_path, Origin("s", split="train")))
-    with pytest.raises(BadData, match="train is there"):
-        list(read_voc(tmp_path, Origin("s", split="test")))
+def test_masks_bring_the_names_of_their_ids(tmp_path: Path) -> None:
+    for folder, image in (("images", png()), ("masks", gray(1))):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").write_bytes(image)
+    spec = f"masks:{tmp_path}"
+    assert next(read_spec(spec, Origin("s"))).mask_labels == ()
+    (tmp_path / "own.txt").write_text("road\n\nsky\n")
+    named = source(f"{spec}?names=own.txt", "segmentation", 32)
+    assert named.classes == ("road", "sky")
+    (tmp_path / "classes.yaml").write_text("names: [road]\n")
+    with pytest.raises(BadData, match="beyond its 1 classes"):
+        source(spec, "segmentation", 32)
 
 
 @pytest.mark.parametrize("text", ["", "image,caption\n", "image,caption\na.png, \n", "a,b\nc,d\n"])
@@ -70,7 +68,8 @@ def test_every_layout_of_the_real_sets(data: Path) -> None:
     assert (len(captioned), sum(len(each.captions) for each in captioned)) == (1000, 5000)
     coco = list(read_spec(f"yolo:{data / 'coco_val128'}", Origin("coco")))
     assert (len(coco), sum(len(each.box_labels) for each in coco)) == (128, 898)
-    splits = [list(read_voc(data / "bccd", Origin("bccd", split=s))) for s in ("trainval", "test")]
+    cells = [f"voc:{data / 'bccd'}?split={split}" for split in ("trainval", "test")]
+    splits = [list(read_spec(spec, Origin("bccd"))) for spec in cells]
     assert sum(map(len, splits)) == 364
     assert {n for part in splits for s in part for n in s.box_labels} == {"RBC", "WBC", "Platelets"}
     camvid = f"masks:{data / 'camvid'}?images=val&masks=valannot&ignore=11"

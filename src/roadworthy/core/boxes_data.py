@@ -21,7 +21,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image
 
-from roadworthy.core.sources import MAX_CLASS_ID, Files, image_paths, reason
+from roadworthy.core.sources import MAX_CLASS_ID, Files, image_paths, reason, text_lines
 from roadworthy.errors import BadData
 
 Rows = Float[NDArray[np.float64], "_ 6"]
@@ -154,6 +154,29 @@ def class_names(path: Path) -> tuple[str, ...]:
             raise BadData(f"{path} names no classes; give names: a list, or ids from 0 with names")
 
 
+def names_beside(root: Path, listing: str | None = None) -> tuple[str, ...]:
+    """Names of a file with one a line, in `root` or as the path says; else of ``classes.yaml``.
+
+    Raises:
+        BadData: a file that is missing, holds nothing or a name twice.
+    """
+    if listing is None:
+        return class_names(root / "classes.yaml")
+    inside = root / listing
+    return name_lines(inside if inside.is_file() else Path(listing))
+
+
+def name_lines(path: Path) -> tuple[str, ...]:
+    """Names of classes, one a line, in the order of their ids; BadData where one comes twice."""
+    names = tuple(line.strip() for line in text_lines(path) if line.strip())
+    if not names or len(set(names)) < len(names):
+        raise BadData(
+            f"{path} has {len(names)} names, {len(set(names))} of them different; one line for "
+            "each class is needed"
+        )
+    return names
+
+
 def _label_file(path: Path, limit: int) -> Rows:
     found = [_line(where, text, limit) for where, text in label_lines(path)]
     return np.array(found, np.float64).reshape(-1, 6)
@@ -176,7 +199,7 @@ def _line(where: str, text: str, limit: int) -> list[float]:
     if len(values) != 4:
         raise BadData(f"{where}: {text[:60]!r} given; class cx cy w h is needed, five numbers")
     x, y, w, h = in_shares(where, text, values, "cx cy w h")
-    return [*_clipped(x - w / 2, y - h / 2, x + w / 2, y + h / 2), 0.0, float(label)]
+    return [*clipped(x - w / 2, y - h / 2, x + w / 2, y + h / 2), 0.0, float(label)]
 
 
 def line_of(
@@ -209,7 +232,8 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _clipped(*corners: float) -> list[float]:
+def clipped(*corners: float) -> list[float]:
+    """Corners in shares, moved to the image's edges where they jut out."""
     return [min(max(corner, 0.0), 1.0) for corner in corners]
 
 
@@ -307,7 +331,7 @@ def _bbox(where: str, bbox: Any, image: Mapping[str, Any]) -> list[float]:
         ) if all(map(math.isfinite, bbox)) and min(width, height) > 0 and min(w, h) >= 0:
             if x >= width or y >= height or x + w < 0 or y + h < 0:
                 raise BadData(f"{where}: bbox {bbox} is outside the image of {width}x{height}")
-            return _clipped(x / width, y / height, (x + w) / width, (y + h) / height)
+            return clipped(x / width, y / height, (x + w) / width, (y + h) / height)
         case _:
             raise BadData(
                 f"{where}: bbox {bbox} given on an image of {image.get('width')}x"

@@ -11,13 +11,16 @@
 ``yolo:DIR``                              images/, boxes in labels/, classes.yaml
 ``coco:IMAGES@annotations.json``          images and boxes; classes are ranks of category ids, or
                                           with ``?ids=file`` those ids
+``voc:DIR?split=train``                   JPEGImages/, boxes in Annotations/, lists in
+                                          ImageSets/Main/; names as of masks, else those that occur
 ``instances:DIR``                         images/, outlines in labels/ or instances/, classes.yaml
 ``instances:IMAGES@annotations.json``     the same out of COCO's annotation file; ``?ids=file`` as
                                           above
 ``text:FILE.tsv?text=A&label=B``          texts of column A, pairs of ``text=A,C``; class ids or
                                           names of column B
 ``masks:DIR``                             images/ and masks/ of class ids; other folders by
-                                          ``?images=A&masks=B``, void by ``ignore=ID``
+                                          ``?images=A&masks=B``, void by ``ignore=ID``; names of
+                                          classes.yaml or ``names=LIST.txt``, a line each
 ``depth:DIR``                             images/ and depth/ in millimetres, else by ``?scale=``
 ========================================  ======================================================
 """
@@ -34,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from roadworthy.core.boxes_data import open_coco, open_yolo
+from roadworthy.core.boxes_data import name_lines, open_coco, open_yolo
 from roadworthy.core.builtin import open_builtin
 from roadworthy.core.dense_data import open_depth, open_masks
 from roadworthy.core.mask_data import open_instances
@@ -46,9 +49,9 @@ from roadworthy.core.sources import (
     open_folder,
     open_listed,
     open_npz,
-    text_lines,
 )
 from roadworthy.core.text_data import BETWEEN, Texts, Told, open_texts
+from roadworthy.core.voc_data import open_voc
 from roadworthy.errors import BadData
 
 Task = Literal["classification", "detection", "instances", "text", "segmentation", "depth"]
@@ -153,8 +156,8 @@ class Dataset:
             raise BadData(
                 f"{self.spec} has no labels to judge by; give class sub-folders, "
                 "imagefolder:DIR@labels.tsv or npz:FILE?x=IMAGES&y=LABELS, boxes by yolo:DIR "
-                "with labels/ or coco:IMAGES@annotations.json, outlines by instances:DIR, masks by "
-                "masks:DIR, depths by depth:DIR, labels of texts by &label=COLUMN"
+                "with labels/, coco:IMAGES@annotations.json or voc:DIR, outlines by instances:DIR, "
+                "masks by masks:DIR, depths by depth:DIR, labels of texts by &label=COLUMN"
             )
         return replace(self, indices=kept)
 
@@ -194,6 +197,9 @@ def load_data(spec: str, answered: bool = False) -> Dataset:
         case "coco" if rest:
             source, classes, ranked = open_coco(rest)
             return Dataset(spec, classes, source, tuple(range(len(source))), ranked, "detection")
+        case "voc" if rest:
+            source, classes, ranked = open_voc(rest)
+            return Dataset(spec, classes, source, tuple(range(len(source))), ranked, "detection")
         case "instances" if rest:
             source, classes, ranked = open_instances(rest)
             return Dataset(spec, classes, source, tuple(range(len(source))), ranked, "instances")
@@ -201,8 +207,8 @@ def load_data(spec: str, answered: bool = False) -> Dataset:
             source, classes, ranked = open_texts(rest, answered)
             return Dataset(spec, classes, source, tuple(range(len(source))), ranked, "text")
         case "masks" if rest:
-            source = open_masks(rest)
-            return Dataset(spec, (), source, tuple(range(len(source))), task="segmentation")
+            source, classes = open_masks(rest)
+            return Dataset(spec, classes, source, tuple(range(len(source))), task="segmentation")
         case "depth" if rest:
             source = open_depth(rest)
             return Dataset(spec, (), source, tuple(range(len(source))), task="depth")
@@ -211,7 +217,8 @@ def load_data(spec: str, answered: bool = False) -> Dataset:
     raise BadData(
         f"{what}; imagefolder:DIR, imagefolder:DIR@labels.tsv, npz:FILE, "
         "npz:FILE?x=IMAGES&y=LABELS, builtin:NAME, yolo:DIR, coco:IMAGES@annotations.json, "
-        "instances:DIR, masks:DIR, depth:DIR and text:FILE.tsv?text=COLUMN&label=COLUMN are allowed"
+        "voc:DIR?split=NAME, instances:DIR, masks:DIR, depth:DIR and "
+        "text:FILE.tsv?text=COLUMN&label=COLUMN are allowed"
     )
 
 
@@ -319,12 +326,11 @@ def _named(data: Dataset, listing: str | None) -> Dataset:
     """With names for class ids: lines of a file, in the ids' order."""
     if listing is None:
         return data
-    names = tuple(line.strip() for line in text_lines(Path(listing)) if line.strip())
-    if len(set(names)) < len(names) or len(names) < len(data.classes):
+    names = name_lines(Path(listing))
+    if len(names) < len(data.classes):
         raise BadData(
-            f"{listing} has {len(names)} names, {len(set(names))} of them different, and "
-            f"{data.spec} class ids up to {len(data.classes) - 1}; one line for each class "
-            "is needed"
+            f"{listing} has {len(names)} names and {data.spec} class ids up to "
+            f"{len(data.classes) - 1}; one line for each class is needed"
         )
     return replace(data, classes=names)
 

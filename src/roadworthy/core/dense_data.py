@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 
-from roadworthy.core.boxes_data import upright_size
+from roadworthy.core.boxes_data import names_beside, upright_size
 from roadworthy.core.sources import Files, image_paths, reason
 from roadworthy.errors import BadData
 
@@ -145,15 +145,18 @@ def _pixels(content: bytes, kind: str, path: Path) -> NDArray[Any]:
     return pixels.astype(np.uint8) if pixels.dtype == np.bool_ else pixels
 
 
-def open_masks(where: str) -> Maps:
-    """Images and masks of ``DIR?images=images&masks=masks&suffix=.png&ignore=255``, the defaults.
+def open_masks(where: str) -> tuple[Maps, tuple[str, ...]]:
+    """Images and masks of ``DIR?images=images&masks=masks&suffix=.png&ignore=255``, the defaults,
+    and the names of their ids: those of ``names=FILE``, one a line, or of ``classes.yaml`` in
+    ``DIR``.
 
     Raises:
-        BadData: no images, or no mask for any of them.
+        BadData: no images, or no mask for any of them; names that are none.
     """
-    root, chosen = _query("masks", where, {"images", "masks", "suffix", "ignore"})
+    root, chosen = query_of("masks", where, {"images", "masks", "suffix", "ignore", "names"})
     ignore = _number("masks", where, "ignore", chosen.get("ignore", str(VOID)))
-    return _open("masks", root, chosen, Classes(int(ignore)))
+    held = _open("masks", root, chosen, Classes(int(ignore)))
+    return held, names_beside(root, chosen.get("names"))
 
 
 def open_depth(where: str) -> Maps:
@@ -162,7 +165,7 @@ def open_depth(where: str) -> Maps:
     Raises:
         BadData: no images, or no depth map for any of them.
     """
-    root, chosen = _query("depth", where, {"images", "depth", "suffix", "scale"})
+    root, chosen = query_of("depth", where, {"images", "depth", "suffix", "scale"})
     scale = _number("depth", where, "scale", chosen.get("scale", "1000"))
     if not 1e-9 <= scale <= 1e9:
         raise BadData(f"scale={scale:g} given in depth:{where}; 1e-9 to 1e9 units per metre")
@@ -196,7 +199,8 @@ def _open(kind: str, root: Path, chosen: dict[str, str], meaning: Classes | Metr
     return Maps(files, tuple(own for _, own in pairs), meaning)
 
 
-def _query(kind: str, where: str, allowed: set[str]) -> tuple[Path, dict[str, str]]:
+def query_of(kind: str, where: str, allowed: set[str]) -> tuple[Path, dict[str, str]]:
+    """Folder and options of ``DIR?a=b&c=d``; BadData where an option is not among `allowed`."""
     root, _, query = where.partition("?")
     chosen = dict(parse_qsl(query, keep_blank_values=True))
     wrong = sorted(set(chosen) - allowed)

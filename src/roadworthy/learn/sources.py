@@ -20,7 +20,7 @@ def source(spec: str, task: Task, size: int, classes: Sequence[str] = ()) -> Sou
     ``scenes:FROM-TO``    rendered scenes of these numbers, the last one not among them
     ``shards:ADDRESS``    what `write_shards` wrote
     ``captions:FILE@DIR`` rows ``image,caption`` and the folder of the images
-    a data spec           imagefolder:, npz:, yolo:, coco:, masks:, depth:, builtin:
+    a data spec           imagefolder:, npz:, yolo:, coco:, voc:, masks:, depth:, builtin:
     ====================  =========================================================================
     """
     return hold(samples(spec, size), task, size, classes)
