@@ -106,6 +106,13 @@ def _run(given: argparse.Namespace) -> Any:
             from roadworthy.learning import learn
 
             return {**_plain(learn(lesson)), "out": str(lesson.out)}
+        case "benchmark":
+            from roadworthy.learn.gvb.entries import entry
+            from roadworthy.learn.gvb.fetch import download, listing
+
+            if given.list:
+                return listing(given.root)
+            return download(entry(given.download), given.root)
         case "blocks":
             from roadworthy.journey import list_blocks
 

@@ -20,7 +20,7 @@ _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True)
-class _Object:
+class VocObject:
     """What an annotation says of one object; the box in shares of width and height."""
 
     name: str
@@ -46,7 +46,9 @@ def open_voc(where: str) -> tuple[Boxes, tuple[str, ...], bool]:
     stems = _listed(root, chosen["split"]) if "split" in chosen else list(held)
     given = names_beside(root, chosen.get("names"))
     needed = stems if given else [*held, *(stem for stem in stems if stem not in held)]
-    said = {stem: _objects(root / "Annotations" / f"{stem}.xml") for stem in dict.fromkeys(needed)}
+    said = {
+        stem: voc_objects(root / "Annotations" / f"{stem}.xml") for stem in dict.fromkeys(needed)
+    }
     names = given or tuple(sorted({each.name for objects in said.values() for each in objects}))
     numbers = {name: number for number, name in enumerate(names)}
     rows = tuple(_rows(root / "Annotations" / f"{stem}.xml", said[stem], numbers) for stem in stems)
@@ -74,7 +76,8 @@ def _images(root: Path, stems: list[str]) -> Files:
     return Files(folder, tuple(there[stem] for stem in stems), (None,) * len(stems))
 
 
-def _objects(path: Path) -> list[_Object]:
+def voc_objects(path: Path) -> list[VocObject]:
+    """What an annotation says; BadData where it is missing or damaged."""
     try:
         tree = Xml.fromstring(path.read_bytes())
         width, height = (float(tree.findtext(f"size/{side}", "")) for side in ("width", "height"))
@@ -83,7 +86,7 @@ def _objects(path: Path) -> list[_Object]:
         raise BadData(f"annotation {path} is missing or damaged: {reason(error)}") from error
 
 
-def _object(path: Path, each: Xml.Element, width: float, height: float) -> _Object:
+def _object(path: Path, each: Xml.Element, width: float, height: float) -> VocObject:
     name = each.findtext("name", "").strip()
     sides = x1, y1, x2, y2 = [float(each.findtext(f"bndbox/{side}", "")) for side in _SIDES]
     whole = all(map(math.isfinite, (*sides, width, height))) and min(width, height) > 0
@@ -93,10 +96,10 @@ def _object(path: Path, each: Xml.Element, width: float, height: float) -> _Obje
             "given; a name and a box in the image are needed"
         )
     box = clipped((x1 - 1) / width, (y1 - 1) / height, x2 / width, y2 / height)
-    return _Object(name, (box[0], box[1], box[2], box[3]), each.findtext("difficult") == "1")
+    return VocObject(name, (box[0], box[1], box[2], box[3]), each.findtext("difficult") == "1")
 
 
-def _rows(path: Path, objects: list[_Object], numbers: dict[str, int]) -> np.ndarray:
+def _rows(path: Path, objects: list[VocObject], numbers: dict[str, int]) -> np.ndarray:
     unknown = next((each.name for each in objects if each.name not in numbers), None)
     if unknown is not None:
         raise BadData(f"annotation {path} has class {unknown!r}; {', '.join(numbers)} are known")

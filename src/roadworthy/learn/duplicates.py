@@ -1,6 +1,7 @@
 """Near duplicates: photos to train on that are of the test set: recompressed, resized, flipped."""
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, UInt64
@@ -62,3 +63,31 @@ def without_duplicates(
         own = hashes([decode(each.image, each.name)])
         if not len(known) or nearest(own, known)[1][0] > close:
             yield each
+
+
+class Repeat(NamedTuple):
+    """A test image that resembles one to train on, and by how many of 256 bits they differ."""
+
+    test: str
+    train: str
+    bits: int
+
+
+def repeats(train: Iterable[Sample], tests: Iterable[Sample], close: int = CLOSE) -> list[Repeat]:
+    """Which of `tests` also stand in `train`, the right way round or flipped; names files.
+
+    Images are gone through one at a time; of each only its hashes are held.
+    """
+    names: list[str] = []
+    known: list[NDArray[np.uint64]] = []
+    for each in train:
+        image = decode(each.image, each.name)
+        names.append(each.name)
+        known += [perceptual_hash(image), perceptual_hash(ImageOps.mirror(image))]
+    held = np.array(known, np.uint64).reshape(-1, 4)
+    found: list[Repeat] = []
+    for each in tests if names else ():
+        which, bits = nearest(hashes([decode(each.image, each.name)]), held)
+        if bits[0] <= close:
+            found.append(Repeat(each.name, names[which[0] // 2], int(bits[0])))
+    return found

@@ -45,10 +45,15 @@ def read_spec(spec: str, origin: Origin, numbers: Iterable[int] | None = None) -
             "depth: hold what samples are made of"
         )
     for index in range(len(data)) if numbers is None else numbers:
-        content = data.content(index)
-        image = content if isinstance(content, bytes) else _png(data, index)
-        said = _said(data, index)
-        yield Sample(image, data.name(index), origin.source, origin.licence, origin.split, **said)
+        yield sample_of(data, index, origin)
+
+
+def sample_of(data: Dataset, index: int, origin: Origin) -> Sample:
+    """Image `index` of a data set and what it says of it, as `read_spec` reads it."""
+    content = data.content(index)
+    image = content if isinstance(content, bytes) else _png(data, index)
+    said = _said(data, index)
+    return Sample(image, data.name(index), origin.source, origin.licence, origin.split, **said)
 
 
 def _png(data: Dataset, index: int) -> bytes:

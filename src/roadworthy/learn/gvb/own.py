@@ -1,0 +1,172 @@
+"""A user's own data as an entry of the benchmark."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, assert_never
+
+import numpy as np
+
+from roadworthy.core.data import load_data
+from roadworthy.core.dense_data import VOID
+from roadworthy.errors import BadData, BadInput
+from roadworthy.learn.batches import Task
+from roadworthy.learn.gvb.box_measures import VocAP
+from roadworthy.learn.gvb.detection import ALL
+from roadworthy.learn.gvb.entry import ByHand, Entry
+from roadworthy.learn.gvb.measures import MeanIoU, Measure, Rmse, Top1
+from roadworthy.learn.gvb.part import Half, Part, Target, few, number_of, numbered
+from roadworthy.learn.readers import Origin, sample_of
+from roadworthy.learn.sample import Sample
+from roadworthy.learn.scenes import render
+from roadworthy.learn.shards import ShardSet
+from roadworthy.learn.sources import number_range
+
+
+class _Read(NamedTuple):
+    """A spec, opened."""
+
+    names: tuple[str, ...]
+    read: Callable[[int], Sample]
+    classes: tuple[str, ...] | None
+    """Where they are known without a look at every sample."""
+    labels: tuple[str, ...] | None
+
+
+def own(task: Task, train: str, test: str, size: int = 64) -> Entry:
+    """An entry of a spec to learn from and one to be judged by, as `sources.source` takes them.
+
+    Its metric is top-1 of classes, AP50 by VOC's rule of 2007, mIoU, or RMSE without caps. The
+    classes are those of the training images.
+
+    Args:
+        size: pixels a side of rendered scenes.
+
+    Raises:
+        BadInput: a spec of captions.
+        BadData: what cannot be read, or says nothing for the task.
+    """
+    learned = _part(train, task, size, Origin(train), None)
+    judging = _part(test, task, size, Origin(train), learned.classes)
+    parts: dict[str, Part] = {"train": learned, "test": judging}
+
+    def load(folder: Path, half: Half, origin: Origin) -> Part:
+        return replace(parts[half], origin=origin)
+
+    sizes = len(learned), len(judging)
+    return Entry(
+        train, train, task, measure_of(task), len(learned.classes), sizes, "the user's", "", ".",
+        (), load, ByHand("it is yours"),
+    )  # fmt: skip
+
+
+def measure_of(task: Task) -> Measure:
+    """The metric of a task."""
+    match task:
+        case "classification":
+            return Top1()
+        case "detection":
+            return VocAP()
+        case "segmentation":
+            return MeanIoU()
+        case "depth":
+            return Rmse()
+        case _:
+            assert_never(task)
+
+
+def _part(
+    spec: str, task: Task, size: int, origin: Origin, classes: tuple[str, ...] | None
+) -> Part:
+    held = _opened(spec, task, size, origin)
+    if not held.names:
+        raise BadData(f"{spec} has no images; one or more are needed")
+    _check(held.read(0), task, spec)
+    known = classes
+    if known is None:
+        known = held.classes or _classes(map(held.read, range(len(held.names))), task)
+    numbers, where = numbered(known), Path(spec)
+    said: Iterable[str] = ()
+    if task == "classification":
+        said = held.labels or [held.read(i).labels[0] for i in range(len(held.names))]
+    labels = tuple(number_of(numbers, each, where) for each in said)
+    target = partial(_target, held.read, numbers, where) if task == "detection" else None
+    return Part(origin, task, known, held.names, held.read, labels, target)
+
+
+def _opened(spec: str, task: Task, size: int, origin: Origin) -> _Read:
+    kind, _, rest = spec.partition(":")
+    match kind:
+        case "scenes":
+            span = number_range(rest)
+            names = tuple(f"scene-{i}" for i in span)
+            return _Read(names, lambda i: render(span[i], size), None, None)
+        case "shards":
+            shards = ShardSet(rest)
+            return _Read(tuple(map(str, range(len(shards)))), shards.__getitem__, None, None)
+        case "captions":
+            raise BadInput(f"{spec} given, which has captions; a data spec of {task} is needed")
+        case _:
+            data = load_data(spec)
+            keys = tuple(data.source.key(i) for i in data.indices)
+            ids = [data.label(i) for i in range(len(data))]
+            labels = tuple(
+                data.classes[each] if data.classes else str(each)
+                for each in ids
+                if each is not None
+            )
+            if task == "classification" and len(labels) < len(keys):
+                raise BadData(
+                    f"{spec}: {few([k for k, i in zip(keys, ids, strict=True) if i is None])} "
+                    "without a class"
+                )
+            return _Read(
+                keys, lambda i: sample_of(data, i, origin), data.classes or None, labels or None
+            )
+
+
+def _check(sample: Sample, task: Task, spec: str) -> None:
+    has = {
+        "classification": bool(sample.labels),
+        "detection": sample.boxes is not None,
+        "segmentation": sample.mask is not None,
+        "depth": sample.depth is not None,
+    }
+    if not has[task]:
+        raise BadData(f"{spec} says nothing for {task}; its images have other annotations or none")
+
+
+def _classes(samples: Iterable[Sample], task: Task) -> tuple[str, ...]:
+    """Names of the classes that occur, without holding an image."""
+    match task:
+        case "classification":
+            return tuple(sorted({each.labels[0] for each in samples}))
+        case "detection":
+            return tuple(sorted({name for each in samples for name in each.box_labels}))
+        case "segmentation":
+            return _mask_classes(samples)
+        case "depth":
+            return ()
+        case _:
+            assert_never(task)
+
+
+def _mask_classes(samples: Iterable[Sample]) -> tuple[str, ...]:
+    highest = 0
+    for each in samples:
+        assert each.mask is not None
+        if each.mask_labels:
+            return each.mask_labels
+        highest = max(highest, int(each.mask[each.mask != VOID].max(initial=0)))
+    return tuple(map(str, range(highest + 1)))
+
+
+def _target(
+    read: Callable[[int], Sample], numbers: dict[str, int], where: Path, number: int
+) -> Target:
+    sample = read(number)
+    boxes = np.zeros((0, 4)) if sample.boxes is None else np.asarray(sample.boxes, np.float64)
+    labels: Sequence[int] = [number_of(numbers, each, where) for each in sample.box_labels]
+    nothing = np.zeros(len(boxes), np.bool_)
+    return Target(boxes, np.array(labels, np.int64), {ALL: nothing})
