@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from layouts import WRITERS, png, put
+from layouts import png, put
+from layouts_all import WRITERS
 from PIL import Image, ImageOps
 
 from roadworthy.cli import main

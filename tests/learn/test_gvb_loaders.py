@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from layouts import WRITERS, colour, put
+from layouts import colour, put
+from layouts_all import WRITERS
 
 from roadworthy.core.sources import decode
 from roadworthy.errors import BadData, BadInput
