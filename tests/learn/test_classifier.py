@@ -1,12 +1,14 @@
 """What a stage learned about classes goes the whole way: one file, integers, road test."""
 
 import json
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 import torch
 
 from roadworthy.cli import main
+from roadworthy.core.metanet import POINTS, MetaNetConfig, Stage
 from roadworthy.core.models import load_model
 from roadworthy.errors import BadInput, BadModel
 from roadworthy.learn.batches import Task
@@ -17,12 +19,22 @@ from roadworthy.learn.plan import Plan
 from roadworthy.learn.scenes import scenes
 from roadworthy.learn.sources import source
 
-XS = "metanet:mn_xs@random"
+TINY = "metanet:tiny@random"
+ROWS = (("mbconv", 8), ("mbconv", 8), ("xca", 8), ("attention", 16))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny() -> Generator[None]:
+    """A named point of four blocks: what follows a stage does not depend on its size."""
+    stages = tuple(Stage(op, 1, width, 2, 2, 8, "inside") for op, width in ROWS)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(POINTS, "tiny", MetaNetConfig(stages, stem=8, head=16))
+        yield
 
 
 def stage(out: Path, *tasks: Task) -> Path:
     sources = [source("scenes:0-8", task, 32) for task in tasks]
-    learn_expert(XS, sources, Job(out, Plan(steps=2, batch=4)))
+    learn_expert(TINY, sources, Job(out, Plan(steps=2, batch=4)))
     return out
 
 
@@ -67,7 +79,7 @@ def test_the_command_line_says_how_to_open_it(
     out = tmp_path / "x.safetensors"
     assert main(["learn", "classifier", str(learned), "--out", str(out)]) == 0
     first, second = capsys.readouterr().out.splitlines()
-    assert first.split() == ["written", f"metanet:mn_xs@{out}"]
+    assert first.split() == ["written", f"metanet:tiny@{out}"]
     assert "traffic sign" in second
 
 

@@ -13,10 +13,19 @@ from roadworthy.core.metanet import POINTS, MetaNet
 from roadworthy.errors import BadModel
 from roadworthy.learn.space import FREE, Choices, Space, around, cost_of
 
+OPS = ("mbconv", "fused", "attention", "xca")
+DOWNS = ("inside", "local", "global", "local-global")
 
-@pytest.mark.parametrize(("seed", "size"), [(0, 32), (1, 32), (2, 50), (3, 64)])
-def test_a_cost_is_that_of_the_network_itself(seed: int, size: int) -> None:
-    network = around(POINTS["mn_xs"]).draw(np.random.default_rng(seed))
+
+@pytest.mark.parametrize(
+    ("space", "seed", "size"),
+    [
+        (around(POINTS["mn_xs"]), 2, 50),
+        *((small(op=OPS, down=DOWNS), seed, size) for seed, size in ((0, 32), (1, 64))),
+    ],
+)
+def test_a_cost_is_that_of_the_network_itself(space: Space, seed: int, size: int) -> None:
+    network = space.draw(np.random.default_rng(seed))
     with torch.device("meta"):
         count = parameters(MetaNet(network, 7))
     assert cost_of(network, size, 7) == (macs(lambda: MetaNet(network, 7), 3, size, size), count)

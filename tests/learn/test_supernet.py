@@ -43,7 +43,7 @@ def images(count: int = 4) -> Tensor:
 
 
 def test_a_path_is_the_network_that_is_cut_out(supernet: Supernet) -> None:
-    for path in paths(supernet.space, 3):
+    for path in paths(supernet.space, 2):
         net = supernet.cut(path).train()
         assert net.config == path
         assert torch.equal(supernet(images(), path), net(images()))
@@ -114,7 +114,7 @@ def test_the_way_past_all_choices_is_one(supernet: Supernet) -> None:
 def test_every_path_begins_as_a_new_network_does() -> None:
     """No path has a weight that no corner of the space has drawn."""
     supernet = Supernet(small(op=OPS, down=DOWNS), num_classes=5)
-    for path in paths(supernet.space, 6):
+    for path in paths(supernet.space, 3):
         new = dict(MetaNet(path, 5).named_parameters())
         for name, each in supernet.cut(path).named_parameters():
             assert torch.equal(each == 0, new[name] == 0), name
@@ -150,7 +150,7 @@ def test_calibration_gives_the_mean_statistics_of_its_batches(supernet: Supernet
 
 
 def test_every_operator_learns_at_every_step() -> None:
-    learner = PathLearner(Supernet(small(op=OPS), num_classes=5))
+    learner = PathLearner(Supernet(small(op=OPS, repeats=(1,), channels=(8,)), num_classes=5))
     learner({"images": images(), "labels": torch.arange(4)}, 0)["loss"].backward()
     keys = {name for name, each in learner.supernet.shared.items() if each.grad is not None}
     ops = {tuple(key.split("/")[:2]) for key in keys if key[0].isdigit()}
@@ -165,7 +165,7 @@ def noise(count: int) -> Source:
 
 
 def test_it_learns_and_is_judged(tmp_path: Path) -> None:
-    few, space = noise(8), small()
+    few, space = noise(8), small(repeats=(1,))
     plan = Plan(steps=2, batch=4)
     learned = learn_supernet(space, few, plan, tmp_path, Machine("cpu"))
     state = {name: each.clone() for name, each in learned.state_dict().items()}
