@@ -15,7 +15,7 @@ from roadworthy.learn.search import Evolution, Goal, Method, Random, Trial, best
 from roadworthy.learn.space import cost_of
 
 SPACE = small(down=("inside",))
-GOAL = Goal(budget=400_000, evaluations=40, size=32, classes=5)
+GOAL = Goal(budget=250_000, evaluations=40, size=32, classes=5)
 QUICK = Evolution(first=12, parents=5, children=8)
 
 
