@@ -63,9 +63,9 @@ def test_a_list_depends_on_seed_and_names_and_not_on_their_order(
 
 def test_every_image_is_drawn_equally_often() -> None:
     counts = np.zeros(20)
-    for seed in range(400):
+    for seed in range(200):
         counts[stratified(NAMES[:20], (), 0.25, seed)] += 1
-    assert abs(counts / 400 - 0.25).max() < 0.08  # 3.7 standard deviations
+    assert abs(counts / 200 - 0.25).max() < 0.11  # 3.6 standard deviations
 
 
 def test_a_fraction_that_leaves_a_class_empty_says_which_would_not() -> None:
@@ -166,7 +166,7 @@ def test_ones_own_classes_are_an_entry(tmp_path: Path) -> None:
     ("task", "metric"), [("detection", "AP50"), ("segmentation", "mIoU"), ("depth", "RMSE")]
 )
 def test_ones_own_maps_and_boxes_are_judged_perfect_by_themselves(task: Any, metric: str) -> None:
-    known = own(task, "scenes:0-6", "scenes:10-14", 32)
+    known = own(task, "scenes:0-4", "scenes:1-3", 32)
     test = known.open(Path(), "test")
     assert known.metric.name == metric
     answers: list[Any] = []

@@ -13,6 +13,7 @@ from layouts_all import WRITERS
 
 from roadworthy.core.sources import decode
 from roadworthy.errors import BadData, BadInput
+from roadworthy.learn.batches import hold
 from roadworthy.learn.gvb.entries import ENTRIES, entry
 from roadworthy.learn.gvb.entry import Entry
 from roadworthy.learn.gvb.files import from_pickle
@@ -182,7 +183,8 @@ def test_images_that_are_listed_and_not_there_are_refused(tmp_path: Path) -> Non
 
 def test_images_without_a_class_are_told(tmp_path: Path) -> None:
     known, _, _ = written("retinopathy", tmp_path)
-    put(tmp_path / "diabetic-retinopathy-detection/train/99_left.jpeg", b"")
+    for name in ("99_left.jpeg", "readme.csv"):
+        put(tmp_path / "diabetic-retinopathy-detection/train" / name, b"")
     assert known.open(tmp_path, "train").told == ("1 (99_left.jpeg) without a class",)
 
 
@@ -263,6 +265,22 @@ def test_a_pickle_that_would_run_something_does_not(tmp_path: Path) -> None:
     path = put(tmp_path / "batches.meta", b"cos\nsystem\n(S'touch ran'\ntR.")
     with pytest.raises(BadData, match=r"holds (posix|os)\.system"):
         from_pickle(path, "label_names")
+
+
+def test_pickles_of_older_arrays_are_read(tmp_path: Path) -> None:
+    WRITERS["cifar100"](tmp_path)
+    path = tmp_path / "cifar-100-python/test"
+    old = path.read_bytes().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    (data,) = from_pickle(put(tmp_path / "old", old), "data")
+    assert (data == from_pickle(path, "data")[0]).all()
+
+
+def test_a_part_is_what_stages_hold(tmp_path: Path) -> None:
+    _, train, test = written("pets", tmp_path)
+    held = hold(test.some([2, 0]), test.task, 32, train.classes)
+    assert held.content.labels is not None
+    assert held.content.labels.tolist() == [2, 0]
+    assert held.classes == train.classes
 
 
 def test_some_of_a_part_are_read_by_their_own_numbers(tmp_path: Path) -> None:

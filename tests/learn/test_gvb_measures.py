@@ -102,7 +102,7 @@ def ranked(answers: list[Boxes]) -> list[tuple[int, NDArray[np.float64]]]:
     return sorted(rows, key=lambda each: -each[1][4])
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(scenes())
 def test_voc_takes_the_most_overlapped_object_and_leaves_difficult_ones_out(
     scene: tuple[list[Boxes], list[Target]],
@@ -154,7 +154,7 @@ def test_average_precision_is_the_mean_of_the_best_precision_beyond(
     assert area_under(recall, precision) == pytest.approx(area)
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(scenes())
 def test_faces_are_judged_at_a_thousand_thresholds(scene: tuple[list[Boxes], list[Target]]) -> None:
     answers, targets = scene
@@ -189,7 +189,7 @@ def test_faces_are_judged_at_a_thousand_thresholds(scene: tuple[list[Boxes], lis
     assert face_precision(answers, targets, "easy") == pytest.approx(area)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(scenes())
 def test_the_miss_rate_is_read_off_at_nine_rates_of_false_boxes(
     scene: tuple[list[Boxes], list[Target]],
@@ -291,6 +291,7 @@ def _maps(task: Any, classes: tuple[str, ...], said: list[dict[str, Any]]) -> Pa
     return Part(Origin("set"), task, classes, tuple(map(str, range(len(said)))), read)
 
 
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 2, 255])), min_size=2, max_size=24)
 )

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 
-from roadworthy.core.sources import reason
+from roadworthy.core.sources import SUFFIXES, reason
 from roadworthy.errors import BadData
 from roadworthy.learn.batches import Task
 from roadworthy.learn.readers import Origin
@@ -183,7 +183,7 @@ def check_labels(labels: Sequence[int], classes: Sequence[str], where: Path) -> 
 
 
 def check_files(folder: Path, names: Sequence[str]) -> list[str]:
-    """Files of the same folders that are not among `names`.
+    """Images of the same folders that are not among `names`.
 
     Raises:
         BadData: one of `names` is not there, or is named twice.
@@ -198,7 +198,7 @@ def check_files(folder: Path, names: Sequence[str]) -> list[str]:
         raise BadData(
             f"{folder}: {few(absent)} listed and not there; {len(names)} images are expected"
         )
-    return sorted(there - set(names))
+    return sorted(each for each in there - set(names) if Path(each).suffix.lower() in SUFFIXES)
 
 
 def _in(folder: Path) -> list[str]:
@@ -239,8 +239,9 @@ def numbered(classes: Iterable[str]) -> dict[str, int]:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in `folder`, sorted; BadData where there is none."""
-    found = sorted(each.name for each in folder.glob("*/")) if folder.is_dir() else []
+    """Names of the folders in `folder` but hidden ones, sorted; BadData where there is none."""
+    there = sorted(each.name for each in folder.glob("*/")) if folder.is_dir() else []
+    found = [name for name in there if not name.startswith(".")]
     if not found:
         raise BadData(f"{folder} holds no folder; one for each class is expected")
     return found
