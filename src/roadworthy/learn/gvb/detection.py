@@ -4,6 +4,7 @@ Samples hold what is to be learned; a `Target` also holds what a metric neither 
 against a detector.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,8 @@ ALL = "all"
 """The setting of a data set that has only one."""
 EASES = ("easy", "medium", "hard")
 REASONABLE, HEAVY = "reasonable", "heavy"
-TALLEST = 1e10
-HEIGHTS = {REASONABLE: (50.0, TALLEST), HEAVY: (50.0, TALLEST)}
-VISIBLE = {REASONABLE: (0.65, 1.0), HEAVY: (0.2, 0.65)}
+HEIGHTS = {REASONABLE: (50.0, math.inf), HEAVY: (50.0, math.inf)}
+VISIBLE = {REASONABLE: (0.65, math.inf), HEAVY: (0.2, 0.65)}
 """Heights in pixels and visible shares of the pedestrians that must be found, ends included."""
 Boxes = Float[NDArray[np.float64], "n 4"]
 
