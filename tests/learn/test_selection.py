@@ -1,4 +1,4 @@
-"""Selection: foreign images and copies are left, sparse regions are reached, seeds decide."""
+"""Selection: foreign images and copies are left, rare classes and sparse regions are reached."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roadworthy.errors import BadInput
-from roadworthy.learn.selection import (
-    directions,
-    familiar,
-    select,
-    spread,
-    squared_distances,
-    uncertainty,
-)
+from roadworthy.learn.selection import directions, familiar, select, spread, squared_distances
+
+ONE = np.zeros(1, np.int64)
 
 
 def normal(seed: int, *shape: int) -> np.ndarray:
@@ -21,8 +16,13 @@ def normal(seed: int, *shape: int) -> np.ndarray:
 
 
 def cloud(seed: int, count: int, axis: int) -> np.ndarray:
-    """Points whose directions lie around one axis of eight."""
+    """Points around one axis of eight."""
     return 0.3 * normal(seed, count, 8) + 4 * np.eye(8)[axis]
+
+
+def same(pool: np.ndarray) -> np.ndarray:
+    """All are taken for one class."""
+    return np.zeros(len(pool), np.int64)
 
 
 def test_distances_equal_a_loop() -> None:
@@ -32,8 +32,9 @@ def test_distances_equal_a_loop() -> None:
 
 
 def test_familiar_equals_a_loop() -> None:
-    pool, known = normal(0, 30, 4), normal(1, 20, 4)
-    own, others = directions(pool), directions(known)
+    pool, known = normal(0, 30, 4), normal(1, 20, 4) + 1
+    centre = sum(pool) / len(pool)
+    own, others = ([(x - centre) / sum((x - centre) ** 2) ** 0.5 for x in e] for e in (pool, known))
     among = [sorted(((a - b) ** 2).sum() for b in others)[3] for a in others]
     apart = [sorted(((a - b) ** 2).sum() for b in others)[2] for a in own]
     wanted = np.array(apart) <= np.quantile(among, 0.4)
@@ -42,48 +43,94 @@ def test_familiar_equals_a_loop() -> None:
 
 
 def test_foreign_images_are_dropped_and_the_domain_stays() -> None:
-    near = familiar(np.concatenate([cloud(0, 100, 0), cloud(1, 100, 3)]), cloud(2, 50, 0))
+    common = 50 * np.ones(8)  # what all images share hides nothing
+    pool = np.concatenate([cloud(0, 100, 0), cloud(1, 100, 3)])
+    near = familiar(pool + common, cloud(2, 50, 0) + common)
     assert near[:100].mean() > 0.8
     assert not near[100:].any()
 
 
-@given(st.floats(0.1, 10), st.integers(0, 99))
-def test_lengths_of_features_do_not_matter(scale: float, seed: int) -> None:
+@given(st.floats(0.1, 10), st.floats(-5, 5), st.integers(0, 99))
+def test_neither_scale_nor_what_all_have_in_common_matters(
+    scale: float, shift: float, seed: int
+) -> None:
     pool, known = normal(seed, 20, 4), normal(seed + 100, 10, 4)
-    assert (familiar(pool, known) == familiar(pool * scale, known)).all()
+    moved = familiar(pool * scale + shift, known * scale + shift)
+    assert (familiar(pool, known) == moved).all()
 
 
 def test_copies_are_never_chosen_twice_nor_what_is_known() -> None:
     points = normal(0, 10, 4)
     pool = np.concatenate([points] * 5)
-    chosen = spread(pool, 7, np.ones(50), np.random.default_rng(0), points[:3])
+    chosen = spread(pool, points[:3], 7, np.random.default_rng(0), same(pool), ONE)
     assert sorted(chosen % 10) == list(range(3, 10))
     with pytest.raises(BadInput, match="8 images asked for; 7 of the pool differ"):
-        spread(pool, 8, np.ones(50), np.random.default_rng(0), points[:3])
+        spread(pool, points[:3], 8, np.random.default_rng(0), same(pool), ONE)
 
 
 def test_a_sparse_region_is_reached_sooner_than_at_random() -> None:
-    pool = np.concatenate([cloud(0, 980, 0), cloud(1, 20, 3)])
-    found = [spread(pool, 10, np.ones(1000), np.random.default_rng(i)) for i in range(20)]
+    pool, known = (
+        np.concatenate([cloud(n, s, n) for n, s in enumerate((490, 490, 20))]),
+        cloud(9, 5, 0),
+    )
+    random = np.random.default_rng(0)
+    found = [spread(pool, known, 10, random, same(pool), ONE) for _ in range(20)]
     rare = np.mean([(each >= 980).sum() for each in found])
     assert rare > 5 * 10 * 20 / 1000
 
 
-def test_what_is_worth_nothing_is_left_and_seeds_decide() -> None:
-    value = np.arange(40) % 2.0
-    one, again = (spread(normal(0, 40, 4), 9, value, np.random.default_rng(3)) for _ in range(2))
-    assert (one == again).all()
-    assert (one % 2 == 1).all()
+def test_draws_are_those_of_a_loop() -> None:
+    pool, known = normal(0, 12, 3), normal(1, 3, 3)
+    taken_for, have = np.arange(12) % 3, np.array([3, 1, 2])
+    chosen = spread(pool, known, 6, np.random.default_rng(5), taken_for, have)
+    assert [*chosen] == slow_spread(pool, known, 6, np.random.default_rng(5), taken_for, have)
+
+
+def slow_spread(
+    pool: np.ndarray,
+    known: np.ndarray,
+    count: int,
+    random: np.random.Generator,
+    taken_for: np.ndarray,
+    annotated: np.ndarray,
+) -> list[int]:
+    own, others = (directions(each, sum(pool) / len(pool)) for each in (pool, known))
+    have, there, chosen = [*annotated], [*others], []
+    for _ in range(count):
+        rare = random.choice([k for k in range(len(have)) if have[k] == min(have)])
+        near = [min(((a - b) ** 2).sum() for b in there) for a in own]
+        odds = np.where(taken_for == rare, near, 0)
+        chosen.append(int(random.choice(len(pool), p=odds / odds.sum())))
+        have[rare] += 1
+        there.append(own[chosen[-1]])
+    return chosen
+
+
+@given(st.lists(st.integers(0, 9), min_size=3, max_size=3), st.integers(1, 25), st.integers(0, 99))
+def test_classes_are_filled_up_from_below(have: list[int], count: int, seed: int) -> None:
+    """As water does in three pots; a class without images takes none."""
+    pool, taken_for = normal(seed, 90, 4), np.arange(90) % 2
+    random = np.random.default_rng(seed)
+    chosen = spread(pool, normal(seed + 100, 4, 4), count, random, taken_for, np.array(have))
+    level = sorted(have[:2])
+    for _ in range(count):
+        level = sorted([level[0] + 1, level[1]])
+    got = np.bincount(taken_for[chosen], minlength=2) + have[:2]
+    assert sorted(got) == level
+    assert len({*chosen}) == count
 
 
 def test_the_three_steps_come_together() -> None:
     pool = np.concatenate([cloud(0, 60, 0), cloud(1, 40, 3)])
-    sure = np.tile([[1.0, 0.0]], (100, 1))
-    sure[:60:2] = [0.6, 0.4]
-    chosen = select(pool, cloud(2, 50, 0), 12, np.random.default_rng(0), sure)
-    assert (chosen < 60).all()
-    assert (chosen % 2 == 0).all()
-    assert uncertainty(sure)[chosen].min() == pytest.approx(0.8)
+    taken_for = np.arange(100) % 3
+    random = [np.random.default_rng(0) for _ in range(2)]
+    one, again = (
+        select(pool, cloud(2, 50, 0), 12, each, taken_for, np.array([9, 3, 0])) for each in random
+    )
+    assert (one == again).all()
+    assert (one < 60).all()
+    assert np.bincount(taken_for[one]).tolist() == [0, 4, 8]
+    assert len(select(pool, cloud(2, 50, 0), 12, random[0])) == 12
 
 
 @pytest.mark.parametrize(("nearest", "quantile"), [(0, 0.9), (10, 0.9), (3, 0.0), (3, 1.1)])
