@@ -95,11 +95,10 @@ def main() -> None:
     held, learned = part(whole, order[: given.held]), part(whole, order[given.held :])
     calibration = part(whole, order[given.held : given.held + given.calibration])
     space = around(POINTS["mn_xs"])
-    stages = [replace(stage, head_dim=space.head_dim) for stage in POINTS["mn_xs"].stages]
-    start = replace(POINTS["mn_xs"], stages=tuple(stages))
+    start = space.own(POINTS["mn_xs"])
     budget = cost_of(start, SIZE, CLASSES).macs
     plan = Plan(steps=given.steps, batch=given.batch, rate=given.rate)
-    supernet = learn_supernet(space, learned, plan, given.out / "supernet", Machine("cpu"))
+    supernet, _ = learn_supernet(space, learned, plan, given.out / "supernet", Machine("cpu"))
     print(
         f"{len(learned)} images learned, {len(held)} held out, {len(test)} test; "
         f"{given.steps} steps;"

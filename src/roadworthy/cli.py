@@ -82,6 +82,11 @@ def _run(given: argparse.Namespace) -> Any:
             from roadworthy.learning import probe
 
             return _plain(probe(looked))
+        case "learn search":
+            sought = options_learn.search_request(given)
+            from roadworthy.searching import search_run
+
+            return {**_plain(search_run(sought)), "out": str(sought.out)}
         case "learn catalog add" | "learn catalog show" | "learn catalog sql":
             asked = options_learn.catalog_request(given)
             from roadworthy.learning import catalog

@@ -8,10 +8,11 @@ from typing import Literal, get_args
 from roadworthy.errors import BadInput
 from roadworthy.learn.machine import Machine
 from roadworthy.learn.plan import Plan
-from roadworthy.requests import LearnTask, one_of
+from roadworthy.requests import LearnTask, at_least_one, one_of
 
 StageVerb = Literal["amateur", "expert", "generalist", "distill"]
 Contrast = Literal["declip", "siglip"]
+SearchMethod = Literal["evolution", "random"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,44 @@ class LearnRequest:
     student: str = ""
     contrast: Contrast = "declip"
     resume: bool = True
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """`roadworthy learn search`: the best network around a MetaNet within a budget.
+
+    Args:
+        model: the MetaNet, without weights.
+        budget: most multiply-accumulates for one image; None: those of the model itself.
+        evaluations: how many networks are judged.
+        resume: whether an interrupted run goes on.
+    """
+
+    model: str
+    sources: Sources
+    plan: Plan
+    machine: Machine
+    out: Path
+    evaluations: int
+    budget: int | None = None
+    method: SearchMethod = "evolution"
+    resume: bool = True
+
+    def __post_init__(self) -> None:
+        at_least_one("--evaluations", self.evaluations)
+        at_least_one("--budget", self.budget)
+        for option, given in (("--source", self.sources.learned), ("--held", self.sources.held)):
+            tasks = [task for task, _ in given]
+            if tasks != ["classification"]:
+                raise BadInput(
+                    f"{option} of {', '.join(tasks) or 'nothing'} given; a search judges by "
+                    "classes: give one classification=SPEC"
+                )
+        if self.machine.world > 1:
+            raise BadInput(
+                f"{self.machine.world} processes given; a supernet is trained by one: start "
+                "roadworthy without torchrun"
+            )
 
 
 @dataclass(frozen=True)

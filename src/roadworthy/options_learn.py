@@ -15,6 +15,8 @@ from roadworthy.learn_requests import (
     LearnRequest,
     PackRequest,
     ProbeRequest,
+    SearchMethod,
+    SearchRequest,
     Sources,
     parse_source,
 )
@@ -30,6 +32,7 @@ PURPOSES = {
     "learn generalist": "an expert that goes on learning with what other experts see",
     "learn distill": "one small backbone out of a generalist",
     "learn classifier": "backbone and classifier of a stage as one model to quantize and road-test",
+    "learn search": "the best network around a MetaNet within a budget of multiply-accumulates",
     "learn probe": "what frozen features are worth: a linear head on them",
     "learn show": "what the stages and probes of a folder have reached, and their cost",
     "learn pack": "samples of any source as WebDataset shards",
@@ -58,6 +61,10 @@ EXAMPLES = {
     "learn classifier": [
         "roadworthy learn classifier out/distilled --out out/classifier.safetensors",
     ],
+    "learn search": [
+        "roadworthy learn search metanet:mn_xs --source classification=imagefolder:train \\",
+        "    --held classification=imagefolder:held --steps 500 --evaluations 80 --out out/search",
+    ],
     "learn probe": [
         "roadworthy learn probe metanet:mn_xs@random out/distilled --fraction 0.1 --size 32 \\",
         "    --data classification=npz:train.npz --test classification=npz:test.npz",
@@ -80,6 +87,8 @@ def add_learn(name: str, parser: argparse.ArgumentParser) -> None:
     match name:
         case "learn probe":
             _probe(parser)
+        case "learn search":
+            _search(parser)
         case "learn show":
             parser.add_argument("dir", type=Path, metavar="DIR", help="that stages lie in")
         case "learn classifier":
@@ -119,6 +128,24 @@ def _stage(name: str, parser: argparse.ArgumentParser) -> None:
     add("--strategy", choices=get_args(Strategy), default="ddp", help="under torchrun (ddp)")
     add("--resume", action=argparse.BooleanOptionalAction, default=True, help="an interrupted run")
     add("--out", required=True, type=Path, metavar="DIR", help="where weights and manifest.json go")
+
+
+def _search(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", metavar="METANET", help="metanet:mn_xs ... or metanet:FILE.json")
+    form = "classification=SPEC"
+    add("--source", action="append", required=True, metavar=form, help=SPEC)
+    add("--held", action="append", default=[], metavar=form, help="images that judge networks")
+    help = "most multiply-accumulates of a network for one image (what METANET takes)"
+    add("--budget", type=int, metavar="MACS", help=help)
+    add("--evaluations", type=int, required=True, metavar="N", help="networks that are judged")
+    add("--method", choices=get_args(SearchMethod), default="evolution", help="(evolution)")
+    add("--steps", type=int, required=True, metavar="N", help="updates of the supernet's weights")
+    add("--batch-size", type=int, default=64, metavar="N", help="images of a step (64)")
+    add("--rate", type=float, default=3e-3, metavar="R", help="highest learning rate (0.003)")
+    add("--size", type=int, default=64, metavar="PIXELS", help="(64)")
+    add("--resume", action=argparse.BooleanOptionalAction, default=True, help="an interrupted run")
+    add("--out", required=True, type=Path, metavar="DIR", help="where the best network goes")
 
 
 _MODELS = {
@@ -191,6 +218,22 @@ def learn_request(given: argparse.Namespace) -> LearnRequest:
         auxiliaries=tuple(getattr(given, "auxiliaries", ())),
         student=getattr(given, "student", ""),
         contrast=getattr(given, "loss", "declip"),
+        resume=given.resume,
+    )
+
+
+def search_request(given: argparse.Namespace) -> SearchRequest:
+    """The request that was typed; BadInput where a value is not allowed."""
+    learned, held = (tuple(map(parse_source, each)) for each in (given.source, given.held))
+    return SearchRequest(
+        model=given.model,
+        sources=Sources(learned, held, size=given.size),
+        plan=Plan(steps=given.steps, batch=given.batch_size, rate=given.rate, seed=given.seed),
+        machine=Machine(given.device),
+        out=given.out,
+        evaluations=given.evaluations,
+        budget=given.budget,
+        method=given.method,
         resume=given.resume,
     )
 

@@ -39,6 +39,8 @@ def say(command: str, result: Any) -> str:
             return _table(result["columns"], result["rows"])
         case "learn catalog show":
             return _catalog(result)
+        case "learn search":
+            return _search(result)
         case "learn show":
             from roadworthy.learn.overview import table
 
@@ -96,6 +98,23 @@ def _stage(result: dict[str, Any]) -> str:
     spent = f"cost       {cost['images']} images, {cost['macs'] / 1e12:.2f} TMACs, "
     spent += f"{cost['cpu_seconds']:.0f} CPU seconds"
     return "\n".join([*lines, spent, _written(result)])
+
+
+def _search(result: dict[str, Any]) -> str:
+    own = [("best", row) for row in result["best"]] + [("itself", result["itself"])]
+    columns = ["", "held-out", "MACs", "parameters", "stages"]
+    rows = [
+        [
+            name,
+            _percent(row["score"]),
+            f"{row['macs'] / 1e6:.2f} M",
+            f"{row['parameters'] / 1e6:.2f} M",
+            "; ".join(row["stages"]),
+        ]
+        for name, row in own
+    ]
+    head = f"{result['evaluations']} networks of at most {result['budget'] / 1e6:.2f} M MACs"
+    return "\n".join([head, _table(columns, rows), _written(result)])
 
 
 def _catalog(result: dict[str, Any]) -> str:

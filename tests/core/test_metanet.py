@@ -1,7 +1,10 @@
 """MetaNet: the published counts, the operators against slow references, strict loading."""
 
-from dataclasses import replace
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ from roadworthy.core import metanet_ops as ops
 from roadworthy.core.cost import macs, parameters
 from roadworthy.core.images import Preprocess
 from roadworthy.core.metadata import for_safetensors
-from roadworthy.core.metanet import POINTS, MetaNet, MetaNetConfig, Stage
+from roadworthy.core.metanet import POINTS, MetaNet, MetaNetConfig, Stage, config_of
 from roadworthy.core.models import load_model
 from roadworthy.errors import BadModel, BadPreprocess
 
@@ -199,3 +202,36 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     ):
         with pytest.raises(BadModel, match=message):
             load_model(f"metanet:{spec}")
+
+
+def test_a_network_without_a_name_is_a_file(tmp_path: Path) -> None:
+    net = lively(MetaNet(replace(POINTS["mn_xs"], head=64), num_classes=3))
+    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    (tmp_path / "net.json").write_text(json.dumps(asdict(net.config)))
+    found = load_model(f"metanet:{tmp_path / 'net.json'}@{tmp_path / 'w.safetensors'}")
+    x = torch.randn(1, 3, 32, 32)
+    assert torch.equal(found.module(x), net(x))
+    with pytest.raises(BadModel, match="of another shape: head"):
+        load_model(f"metanet:mn_xs@{tmp_path / 'w.safetensors'}")
+    (tmp_path / "net.json").write_text("[")
+    with pytest.raises(BadModel, match=r"net\.json cannot be read as a network"):
+        load_model(f"metanet:{tmp_path / 'net.json'}@random")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda told: told.pop("head"), "every value, of its type, is needed"),
+        (lambda told: told.update(head="64"), "every value, of its type, is needed"),
+        (lambda told: told.update(width=3), "unexpected keyword argument 'width'"),
+        (lambda told: told["stages"][0].update(op="conv"), "op 'conv' given; mbconv, fused"),
+        (lambda told: told["stages"][0].update(repeats="1"), "other values than a MetaNet's"),
+        (lambda told: told["stages"].pop(), "stages of strides"),
+    ],
+)
+def test_a_network_is_said_in_full(spoil: Callable[[Any], object], message: str) -> None:
+    told = json.loads(json.dumps(asdict(POINTS["mn_xs"])))
+    assert config_of(told) == POINTS["mn_xs"]
+    spoil(told)
+    with pytest.raises(BadModel, match=message):
+        config_of(told)

@@ -167,11 +167,12 @@ def noise(count: int) -> Source:
 def test_it_learns_and_is_judged(tmp_path: Path) -> None:
     few, space = noise(8), small(repeats=(1,))
     plan = Plan(steps=2, batch=4)
-    learned = learn_supernet(space, few, plan, tmp_path, Machine("cpu"))
+    learned, compute = learn_supernet(space, few, plan, tmp_path, Machine("cpu"))
     state = {name: each.clone() for name, each in learned.state_dict().items()}
     torch.manual_seed(plan.seed)
     fresh = Supernet(space, 2).state_dict()
     assert any(not torch.equal(each, state[name]) for name, each in fresh.items())
+    assert compute.images == 8
     judge = Judge(learned, few, few)
     path = paths(space, 1)[0]
     assert judge(path) == judge(path)

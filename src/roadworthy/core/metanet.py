@@ -11,9 +11,12 @@ and the points mn_xs and mn_s, are ours.
 """
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, assert_never
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, assert_never, get_args
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -51,6 +54,11 @@ class Stage:
         for name in ("repeats", "channels", "expansion", "head_dim"):
             if getattr(self, name) < 1:
                 raise BadModel(f"{name} {getattr(self, name)} given; 1 or more is allowed")
+        for name, allowed in (("op", get_args(Op)), ("down", get_args(Down))):
+            if getattr(self, name) not in allowed:
+                raise BadModel(
+                    f"{name} {getattr(self, name)!r} given; {', '.join(allowed)} are allowed"
+                )
 
     @property
     def heads(self) -> tuple[bool, bool]:
@@ -280,3 +288,47 @@ POINTS = {
     ),
 }
 """The named points: two small ones of ours, then the published ones."""
+
+
+def named(name: str) -> MetaNetConfig:
+    """The network of one of `POINTS`, or of a ``.json`` file that says what `config_of` reads.
+
+    >>> named("mn_xs").head
+    448
+
+    Raises:
+        BadModel: no such name or file, or one that says no network.
+    """
+    if name in POINTS:
+        return POINTS[name]
+    if not name.endswith(".json"):
+        near = get_close_matches(name, POINTS, n=1) or POINTS
+        raise BadModel(
+            f"metanet:{name} given; there is no such network; did you mean {', '.join(near)}? "
+            "Others are named by a file: metanet:FILE.json"
+        )
+    try:
+        return config_of(json.loads(Path(name).read_text()))
+    except (OSError, ValueError) as error:
+        raise BadModel(f"{name} cannot be read as a network: {error}") from error
+
+
+def config_of(values: Any) -> MetaNetConfig:
+    """The network of plain values, the way `asdict` and JSON leave one.
+
+    >>> config_of(json.loads(json.dumps(asdict(POINTS["mn_s"])))) == POINTS["mn_s"]
+    True
+
+    Raises:
+        BadModel: a value is missing, unknown, of another type or not allowed.
+    """
+    try:
+        stages = tuple(Stage(**row) for row in values["stages"])
+        rest = {name: value for name, value in values.items() if name != "stages"}
+        config = MetaNetConfig(stages, **rest)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise BadModel(f"a network of other values than a MetaNet's given: {error}") from error
+    complete, told = (json.dumps(each, sort_keys=True) for each in (asdict(config), values))
+    if complete != told:
+        raise BadModel(f"a network {told} given; every value, of its type, is needed: {complete}")
+    return config

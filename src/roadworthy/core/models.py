@@ -247,11 +247,9 @@ def _torchvision(spec: TorchvisionSpec) -> tuple[nn.Module, Preprocess | None]:
 
 
 def _metanet(spec: MetaNetSpec) -> tuple[nn.Module, Stages | None]:
-    from roadworthy.core.metanet import POINTS, MetaNet
+    from roadworthy.core.metanet import MetaNet, named
 
-    if spec.name not in POINTS:
-        raise BadModel(_unknown("metanet", spec.name, list(POINTS)))
-    config = POINTS[spec.name]
+    config = named(spec.name)
     match spec.weights:
         case Pretrained():
             raise BadModel(

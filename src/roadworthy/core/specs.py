@@ -45,7 +45,7 @@ class TorchvisionSpec:
 
 @dataclass(frozen=True)
 class MetaNetSpec:
-    """``metanet:NAME``."""
+    """``metanet:NAME`` or ``metanet:FILE.json``."""
 
     name: str
     weights: Weights

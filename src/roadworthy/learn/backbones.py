@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from roadworthy.core.metanet import MetaNet
+from roadworthy.core.metanet import POINTS, MetaNet, MetaNetConfig, named
 from roadworthy.core.models import load_model
+from roadworthy.core.specs import MetaNetSpec, parse_model_spec
 from roadworthy.errors import BadModel
 from roadworthy.learn.transfers import Transfers
 
@@ -66,6 +67,8 @@ class TimmBackbone(nn.Module):
 
 Single = MetaNet | TimmBackbone
 """A backbone of one branch."""
+Architecture = str | MetaNetConfig
+"""What a `Single` is built by: a spec without weights, or a MetaNet that has no name."""
 
 
 class Generalist(nn.Module):
@@ -129,8 +132,8 @@ Backbone = Single | Generalist
 """`forward`: pooled features ``[b width]``; `forward_features`: maps at strides 4, 8, 16, 32."""
 
 
-def architectures_of(spec: str) -> tuple[str, ...]:
-    """The specs without weights of what `backbone` would build: main branch, then auxiliaries.
+def architectures_of(spec: str) -> tuple[Architecture, ...]:
+    """What `backbone` would build, without its weights: main branch, then auxiliaries.
 
     >>> architectures_of("metanet:mn_xs@weights.safetensors")
     ('metanet:mn_xs@random',)
@@ -140,6 +143,9 @@ def architectures_of(spec: str) -> tuple[str, ...]:
     if is_stage(spec):
         config = read_config(Path(spec))
         return config.architecture, *config.auxiliaries
+    told = parse_model_spec(spec)
+    if isinstance(told, MetaNetSpec) and told.name not in POINTS:
+        return (named(told.name),)
     return (spec.partition("@")[0] + "@random",)
 
 
@@ -172,12 +178,14 @@ def generalist(main: Single, auxiliaries: Sequence[Single]) -> Generalist:
     return Generalist(main, auxiliaries)
 
 
-def single(spec: str) -> Single:
+def single(spec: Architecture) -> Single:
     """The model of a spec, without its classifier, to be trained.
 
     Raises:
         BadModel: as `load_model`, or a model that hands out no maps.
     """
+    if isinstance(spec, MetaNetConfig):
+        return MetaNet(spec)
     module = load_model(spec).module.requires_grad_(True).train()
     if isinstance(module, MetaNet):
         module.classifier = nn.Identity()

@@ -8,7 +8,8 @@ from roadworthy.core.checkpoints import read_weights
 from roadworthy.core.metadata import for_safetensors
 from roadworthy.core.runs import write_atomically
 from roadworthy.errors import BadInput, BadModel
-from roadworthy.learn.manifest import HEADS, MODEL, preprocess_of, read_config
+from roadworthy.learn.backbones import Architecture
+from roadworthy.learn.manifest import HEADS, MODEL, preprocess_of, read_config, write_network
 
 
 def write_classifier(folder: Path, out: Path) -> tuple[str, tuple[str, ...]]:
@@ -25,12 +26,12 @@ def write_classifier(folder: Path, out: Path) -> tuple[str, tuple[str, ...]]:
     if out.suffix != ".safetensors":
         raise BadInput(f"{out} given; a file that ends in .safetensors is needed")
     config = read_config(folder)
-    architecture = config.architecture.partition("@")[0]
+    architecture = config.architecture
     heads = dict(enumerate(config.heads))
     number = next((n for n, head in heads.items() if head.task == "classification"), None)
-    if config.auxiliaries or not architecture.startswith("metanet:"):
+    if config.auxiliaries or (isinstance(architecture, str) and not _is_metanet(architecture)):
         raise BadModel(
-            f"{folder} is a {config.stage} of {architecture} and {len(config.auxiliaries)} "
+            f"{folder} is a {config.stage} of {_short(architecture)} and {len(config.auxiliaries)} "
             "auxiliaries; give a stage of one metanet: an expert, or what `learn distill` left"
         )
     if number is None:
@@ -42,4 +43,20 @@ def write_classifier(folder: Path, out: Path) -> tuple[str, tuple[str, ...]]:
     out.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(out) as temporary:
         save_file(weights, temporary, for_safetensors(preprocess_of(config.size)))
-    return f"{architecture}@{out}", heads[number].classes
+    return f"{_named(architecture, out)}@{out}", heads[number].classes
+
+
+def _is_metanet(architecture: str) -> bool:
+    return architecture.startswith("metanet:")
+
+
+def _short(architecture: Architecture) -> str:
+    """A spec without its weights."""
+    return architecture.partition("@")[0] if isinstance(architecture, str) else "metanet"
+
+
+def _named(architecture: Architecture, out: Path) -> str:
+    """By which spec it is built; a network without a name is written beside `out`."""
+    if isinstance(architecture, str):
+        return _short(architecture)
+    return f"metanet:{write_network(architecture, out.with_suffix('.json'))}"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from roadworthy.core.runs import output_folder
 from roadworthy.errors import BadInput
-from roadworthy.learn.backbones import Backbone, architectures_of, backbone
+from roadworthy.learn.backbones import Architecture, Backbone, architectures_of, backbone
 from roadworthy.learn.batches import Batch, Source
 from roadworthy.learn.loop import Feed, Learner, Machine, Trained, train
 from roadworthy.learn.manifest import (
@@ -47,6 +47,10 @@ class Job:
     machine: Machine = field(default_factory=Machine)
     held_out: Sequence[Source] = ()
     resume: bool = True
+
+
+Kind = tuple[str, *tuple[Architecture, ...]]
+"""Name of a stage, architecture of its backbone, those of auxiliaries."""
 
 
 class Headed(Learner):
@@ -105,7 +109,7 @@ def learn_expert(begin: str, sources: Sequence[Source], job: Job) -> dict[str, A
 
 def written(
     trained: Trained,
-    kind: tuple[str, ...],
+    kind: Kind,
     sources: Sequence[Source],
     job: Job,
     parents: Sequence[Path],
@@ -114,7 +118,6 @@ def written(
     """Judge the heads of a `Headed` and write its folder, on the first rank; the manifest, on all.
 
     Args:
-        kind: name of the stage, architecture of its backbone, those of auxiliaries.
         told: what else the manifest says.
     """
     if trained.first:
@@ -125,7 +128,7 @@ def written(
 
 def _write(
     trained: Trained,
-    kind: tuple[str, ...],
+    kind: Kind,
     sources: Sequence[Source],
     job: Job,
     parents: Sequence[Path],

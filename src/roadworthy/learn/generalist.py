@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from roadworthy.core.runs import output_folder
 from roadworthy.errors import BadInput, BadModel
-from roadworthy.learn.backbones import Backbone, Generalist, Single, generalist
+from roadworthy.learn.backbones import Architecture, Backbone, Generalist, Single, generalist
 from roadworthy.learn.batches import Source, Task
 from roadworthy.learn.blend import blend
 from roadworthy.learn.expert import Headed, Job, reopened, written
@@ -78,7 +78,7 @@ def _judges(
     ]
 
 
-def checked(folders: Sequence[Path]) -> list[str]:
+def checked(folders: Sequence[Path]) -> list[Architecture]:
     """Architectures of the experts' folders, where they go together."""
     for folder in folders:
         if not is_stage(folder):

@@ -22,8 +22,10 @@ from torch import Tensor, nn
 from roadworthy.core.checkpoints import load_strictly, read_weights
 from roadworthy.core.images import IMAGENET, Preprocess
 from roadworthy.core.metadata import for_safetensors
+from roadworthy.core.metanet import MetaNetConfig, config_of
 from roadworthy.core.runs import host, plain, versions, write_atomically
 from roadworthy.errors import BadModel
+from roadworthy.learn.backbones import Architecture
 from roadworthy.learn.batches import Source, Task
 from roadworthy.learn.captions import Captioned
 from roadworthy.learn.loop import Compute
@@ -54,18 +56,18 @@ class StageConfig:
 
     Args:
         stage: amateur, expert, multitask, generalist or distilled.
-        architecture: spec without weights.
+        architecture: spec without weights, or a network that has no name.
         size: pixels a side that it learned from.
         heads: in the order of ``heads.safetensors``.
-        auxiliaries: specs of a generalist's other branches.
+        auxiliaries: architectures of a generalist's other branches.
         text: the amateur's text tower; None of other stages.
     """
 
     stage: str
-    architecture: str
+    architecture: Architecture
     size: int
     heads: tuple[HeadConfig, ...] = ()
-    auxiliaries: tuple[str, ...] = ()
+    auxiliaries: tuple[Architecture, ...] = ()
     text: TextConfig | None = None
 
 
@@ -123,6 +125,12 @@ def write_stage(
     })  # fmt: skip
     _json(out / MANIFEST, manifest)
     return manifest
+
+
+def write_network(network: MetaNetConfig, path: Path) -> Path:
+    """Write what ``metanet:FILE.json`` opens; `path`."""
+    _json(path, asdict(network))
+    return path
 
 
 def preprocess_of(size: int) -> Preprocess:
@@ -183,10 +191,14 @@ def read_config(folder: Path) -> StageConfig:
     heads = tuple(
         HeadConfig(each["source"], each["task"], tuple(each["classes"])) for each in held["heads"]
     )
-    auxiliaries = tuple(held.get("auxiliaries", ()))
+    auxiliaries = tuple(map(_architecture, held.get("auxiliaries", ())))
     text = TextConfig(**held["text"]) if held.get("text") else None
-    names = held["stage"], held["architecture"], held["size"]
+    names = held["stage"], _architecture(held["architecture"]), held["size"]
     return StageConfig(*names, heads, auxiliaries, text)
+
+
+def _architecture(told: Any) -> Architecture:
+    return told if isinstance(told, str) else config_of(told)
 
 
 def fill(module: nn.Module, folder: Path, name: str = MODEL) -> nn.Module:

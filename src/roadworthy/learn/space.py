@@ -112,6 +112,13 @@ class Space:
         pairs = zip(one.stages, other.stages, strict=True)
         return replace(one, stages=tuple(pair[int(random.integers(2))] for pair in pairs))
 
+    def own(self, network: MetaNetConfig) -> MetaNetConfig:
+        """`network` with heads of this space's width, if it is of the space then; else BadModel."""
+        stages = tuple(replace(each, head_dim=self.head_dim) for each in network.stages)
+        found = replace(network, stages=stages, drop_path=0.0)
+        self.check(found)
+        return found
+
     def check(self, network: MetaNetConfig) -> None:
         """BadModel where `network` is not of this space."""
         if len(network.stages) != len(self.stages):

@@ -22,7 +22,7 @@ from roadworthy.core.metanet import MetaNet, MetaNetConfig
 from roadworthy.core.runs import output_folder
 from roadworthy.errors import BadInput
 from roadworthy.learn.batches import Augmentation, Batch, Source
-from roadworthy.learn.loop import Feed, Learner, train
+from roadworthy.learn.loop import Compute, Feed, Learner, train
 from roadworthy.learn.machine import Machine
 from roadworthy.learn.plan import Plan
 from roadworthy.learn.space import Space
@@ -173,9 +173,14 @@ class PathLearner(Learner):
 
 
 def learn_supernet(
-    space: Space, source: Source, plan: Plan, out: Path, machine: Machine | None = None
-) -> Supernet:
-    """Train the supernet of a space on a source of classes; an interrupted run goes on.
+    space: Space,
+    source: Source,
+    plan: Plan,
+    out: Path,
+    machine: Machine | None = None,
+    resume: bool = True,
+) -> tuple[Supernet, Compute]:
+    """Train the supernet of a space on a source of classes; it and what it cost.
 
     Raises:
         BadInput: a source of another task, or several processes.
@@ -188,8 +193,8 @@ def learn_supernet(
     torch.manual_seed(plan.seed)
     learner = PathLearner(Supernet(space, len(source.classes)))
     feed = Feed(source, Augmentation(crop=(0.6, 1.0)))
-    train(learner, [feed], plan, output_folder(out), machine)
-    return learner.supernet
+    trained = train(learner, [feed], plan, output_folder(out), machine, resume)
+    return learner.supernet, trained.compute
 
 
 @dataclass(frozen=True, eq=False)
