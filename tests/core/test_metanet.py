@@ -221,11 +221,11 @@ def test_a_network_without_a_name_is_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda told: told.pop("head"), "every value, of its type, is needed"),
-        (lambda told: told.update(head="64"), "every value, of its type|other values"),
-        (lambda told: told.update(width=3), "unexpected keyword argument 'width'"),
-        (lambda told: told["stages"][0].update(op="conv"), "op 'conv' given; mbconv, fused"),
-        (lambda told: told["stages"][0].update(repeats="1"), "other values than a MetaNet's"),
+        (lambda told: told.pop("head"), "differs in .*head"),
+        (lambda told: told.update(head="64"), "differs in .*head.*str"),
+        (lambda told: told.update(width=3), "differs in .*width"),
+        (lambda told: told["stages"][0].update(op="conv"), "op 'conv' given; mbconv|other values"),
+        (lambda told: told["stages"][0].update(repeats="1"), "differs in .*repeats.*str"),
         (lambda told: told["stages"].pop(), "stages of strides"),
     ],
 )

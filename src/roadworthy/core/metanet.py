@@ -322,13 +322,21 @@ def config_of(values: Any) -> MetaNetConfig:
     Raises:
         BadModel: a value is missing, unknown, of another type or not allowed.
     """
+    like = asdict(POINTS["mn_xs"])
     try:
-        stages = tuple(Stage(**row) for row in values["stages"])
+        _check_types(values, {**like, "stages": []})
+        for row in values["stages"]:
+            _check_types(row, like["stages"][0])
         rest = {name: value for name, value in values.items() if name != "stages"}
-        config = MetaNetConfig(stages, **rest)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        return MetaNetConfig(tuple(Stage(**row) for row in values["stages"]), **rest)
+    except (AttributeError, TypeError) as error:
         raise BadModel(f"a network of other values than a MetaNet's given: {error}") from error
-    complete, told = (json.dumps(each, sort_keys=True) for each in (asdict(config), values))
-    if complete != told:
-        raise BadModel(f"a network {told} given; every value, of its type, is needed: {complete}")
-    return config
+
+
+def _check_types(values: Any, like: Mapping[str, Any]) -> None:
+    said, wanted = (
+        {name: type(value).__name__ for name, value in each.items()} for each in (values, like)
+    )
+    if said != wanted:
+        odd = sorted({*said.items()} ^ {*wanted.items()})
+        raise BadModel(f"a network that differs in {odd} given; exactly {wanted} are needed")
