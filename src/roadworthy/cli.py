@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-from roadworthy import options_learn
+from roadworthy import options_adapt, options_learn
 from roadworthy.errors import BadInput, RoadworthyError
 from roadworthy.options import (
     attribute_request,
@@ -77,6 +77,11 @@ def _run(given: argparse.Namespace) -> Any:
             from roadworthy.roadtest import identify_run
 
             return _plain(identify_run(clue))
+        case "adapt":
+            wish = options_adapt.adapt_request(given)
+            from roadworthy.adapting import adapt_to_dir
+
+            return {**_plain(adapt_to_dir(wish)), "out": str(wish.out)}
         case "learn probe":
             looked = options_learn.probe_request(given)
             from roadworthy.learning import probe

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from roadworthy.errors import BadInput
+from roadworthy.learn.adapt.protocols import Protocol
 from roadworthy.learn.machine import Machine
 from roadworthy.learn.plan import Plan
 from roadworthy.requests import LearnTask, at_least_one, one_of
@@ -100,6 +101,28 @@ class ProbeRequest:
     fraction: float = 1.0
     seed: int = 0
     out: Path | None = None
+
+
+@dataclass(frozen=True)
+class AdaptRequest:
+    """`roadworthy adapt`: a backbone and a task's data in, a model of that task out.
+
+    Args:
+        test: spec that judges; "" means that nothing does.
+        fraction: of the labelled images that may be used.
+        protocol: how; with how many steps, images of a step and rates.
+    """
+
+    model: str
+    data: str
+    task: LearnTask
+    out: Path
+    protocol: Protocol
+    test: str = ""
+    fraction: float = 0.1
+    size: int = 64
+    seed: int = 0
+    machine: Machine = field(default_factory=Machine)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, get_args
 
-from roadworthy import options_learn
+from roadworthy import options_adapt, options_learn
 from roadworthy.requests import (
     AttributeRequest,
     BackendName,
@@ -71,6 +71,7 @@ EXAMPLES = {
         "roadworthy benchmark --download dtd --root data",
     ],
     "report": ["roadworthy report out/w8a8 out/w4a4 --out comparison.html"],
+    "adapt": options_adapt.EXAMPLE,
     **options_learn.EXAMPLES,
 }
 
@@ -102,6 +103,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _blocks(_command(commands, "blocks", "the units that reconstruction would work on"))
     _benchmark(_command(commands, "benchmark", "the 26 data sets of the general vision benchmark"))
     _report(_command(commands, "report", "one self-contained HTML page out of run.json files"))
+    options_adapt.add_adapt(_command(commands, "adapt", options_adapt.PURPOSE))
     for name, purpose in options_learn.PURPOSES.items():
         options_learn.add_learn(name, _command(commands, name, purpose))
     typed = list(sys.argv[1:] if arguments is None else arguments)

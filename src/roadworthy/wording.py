@@ -29,6 +29,8 @@ def say(command: str, result: Any) -> str:
             return ""
         case "benchmark":
             return _benchmark(result)
+        case "adapt":
+            return _adapted(result)
         case "learn probe":
             return "\n".join(map(_probed, result["probes"]))
         case "learn classifier":
@@ -135,6 +137,17 @@ def _table(columns: list[str], rows: list[list[Any]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in lines]
     return "\n".join(line.rstrip() for line in padded)
+
+
+def _adapted(result: dict[str, Any]) -> str:
+    tried = ", ".join(
+        f"{choice} {'failed' if value is None else f'{value:.3f}'}"
+        for choice, value in result["trials"].items()
+    )
+    lines = [f"chosen     {result['chosen']:g} of {tried}, on held-out labelled images"]
+    if "metric" in result:
+        lines.insert(0, f"{result['task']} of {result['judged_on']}  {_held(result)}")
+    return "\n".join([*lines, f"model      {result['spec']}", _written(result)])
 
 
 def _probed(row: dict[str, Any]) -> str:

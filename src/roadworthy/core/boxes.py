@@ -6,6 +6,8 @@ head                   recognised by
 ``fastestdet``         one tensor ``[b 5+k h w]``: objectness, four of the box, a share of each
                        class, on a grid of 16 pixels (dog-qiuqiu/FastestDet)
 ``xyxy-score-class``   one tensor ``[b n 6]`` of finished boxes in pixels of the model's input
+``xyxy-shares``        one tensor ``[b n 4+k]``: corners in pixels of the input and a share of each
+                       of k classes, not two, since six columns are those above
 ``torchvision``        per image a dict of boxes ``[n 4]``, scores and labels ``[n]``, finished,
                        in pixels of the input; labels are taken as they stand
 =====================  =========================================================================
@@ -26,11 +28,13 @@ from torchvision.ops import batched_nms
 from roadworthy.core.images import Placement
 from roadworthy.errors import BadInput, BadModel
 
-Head = Literal["fastestdet", "xyxy-score-class", "torchvision"]
+Head = Literal["fastestdet", "xyxy-score-class", "xyxy-shares", "torchvision"]
 MOST = 100
 """Boxes that an image is answered with, the best ones; COCO counts no more of a class."""
 OWN = "as-trained"
 _STRIDE = 16
+_NMS = {"fastestdet": 0.45, "xyxy-shares": 0.5}
+"""Overlap from which boxes go, of heads that leave that to others."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def finishes(head: Head) -> dict[str, Finish]:
     >>> list(finishes("xyxy-score-class"))
     ['as-trained', 'box-offset-1', 'whole-pixels', 'clipped', 'score-0.25']
     """
-    own = Finish(nms=0.45) if head == "fastestdet" else Finish()
+    own = Finish(nms=_NMS.get(head))
     changes = _ALWAYS if own.nms is None else {**_ALWAYS, **_WITH_NMS}
     others = {name: replace(own, **change) for name, change in changes.items()}
     return {OWN: own, **{name: other for name, other in others.items() if other != own}}
@@ -110,12 +114,16 @@ def head_of(outputs: Any) -> Head:
 
     >>> head_of(torch.zeros(1, 85, 22, 22)), head_of(torch.zeros(1, 300, 6))
     ('fastestdet', 'xyxy-score-class')
+    >>> head_of(torch.zeros(1, 340, 9))
+    'xyxy-shares'
     """
     match outputs:
         case Tensor() if outputs.ndim == 4 and outputs.shape[1] > 5:
             return "fastestdet"
         case Tensor() if outputs.ndim == 3 and outputs.shape[2] == 6:
             return "xyxy-score-class"
+        case Tensor() if outputs.ndim == 3 and outputs.shape[2] > 4:
+            return "xyxy-shares"
         case [{"boxes": Tensor(), "scores": Tensor(), "labels": Tensor()}, *_]:
             return "torchvision"
         case _:
@@ -123,14 +131,21 @@ def head_of(outputs: Any) -> Head:
     given = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
     raise BadModel(
         f"the model answers {given} where a detector is needed; [b, 5 + classes, h, w] of "
-        "FastestDet, [b, n, 6] of x1 y1 x2 y2 score class, or a list of dicts of boxes, scores and "
+        "FastestDet, [b, n, 6] of x1 y1 x2 y2 score class, [b, n, 4 + classes] of x1 y1 x2 y2 and "
+        "a share of each class, or a list of dicts of boxes, scores and "
         "labels are allowed: wrap the model in a module that returns one of these"
     )
 
 
 def class_count(head: Head, outputs: Any) -> int | None:
     """How many classes the head tells apart, None where its outputs do not say."""
-    return outputs.shape[1] - 5 if head == "fastestdet" else None
+    match head:
+        case "fastestdet":
+            return outputs.shape[1] - 5
+        case "xyxy-shares":
+            return outputs.shape[2] - 4
+        case _:
+            return None
 
 
 def candidates(head: Head, outputs: Any) -> list[Float[Tensor, "_ 6"]]:
@@ -140,6 +155,8 @@ def candidates(head: Head, outputs: Any) -> list[Float[Tensor, "_ 6"]]:
             return list(_fastestdet(outputs))
         case "xyxy-score-class":
             return list(outputs)
+        case "xyxy-shares":
+            return list(_shares(outputs))
         case "torchvision":
             return [_columns(each) for each in outputs]
         case _:
@@ -156,6 +173,15 @@ def _fastestdet(outputs: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b _ 6"]:
     corners = torch.cat([centre - span / 2, centre + span / 2], 1) * _STRIDE
     rest = torch.stack([score, label.to(score)], 1)
     return torch.cat([corners, rest], 1).flatten(2).transpose(1, 2)
+
+
+def _shares(outputs: Float[Tensor, "b n _"]) -> Float[Tensor, "b m 6"]:
+    """A box for each of the best shares: a location may answer several classes."""
+    corners, shares = outputs[..., :4], outputs[..., 4:]
+    best, at = shares.flatten(1).topk(min(10 * MOST, shares[0].numel()))
+    rows, classes = at // shares.shape[2], at % shares.shape[2]
+    picked = corners.gather(1, rows[..., None].expand(-1, -1, 4))
+    return torch.cat([picked, torch.stack([best, classes.to(best)], 2)], 2)
 
 
 def _columns(found: dict[str, Tensor]) -> Float[Tensor, "_ 6"]:

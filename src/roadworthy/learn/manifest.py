@@ -55,12 +55,13 @@ class StageConfig:
     """How the model of a stage is built.
 
     Args:
-        stage: amateur, expert, multitask, generalist or distilled.
+        stage: amateur, expert, multitask, generalist, distilled or adapted.
         architecture: spec without weights, or a network that has no name.
         size: pixels a side that it learned from.
         heads: in the order of ``heads.safetensors``.
         auxiliaries: architectures of a generalist's other branches.
         text: the amateur's text tower; None of other stages.
+        protocol: by which an adapted model was made; "" of other stages.
     """
 
     stage: str
@@ -69,6 +70,7 @@ class StageConfig:
     heads: tuple[HeadConfig, ...] = ()
     auxiliaries: tuple[Architecture, ...] = ()
     text: TextConfig | None = None
+    protocol: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Made:
     Args:
         parents: folders of the stages that it began with.
         sources: what it learned from.
+        plan: None where nothing was learned step by step.
         compute: its own, without its parents'.
         held_out: metrics of its heads.
         told: what this kind of stage alone has to say.
@@ -85,7 +88,7 @@ class Made:
 
     parents: Sequence[Path]
     sources: Sequence[Source | Captioned]
-    plan: Plan
+    plan: Plan | None
     compute: Compute
     held_out: Sequence[Mapping[str, Any]] = ()
     told: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -113,7 +116,7 @@ def write_stage(
             {"name": each.name, "task": each.task, "n": len(each), "sha256": each.sha256}
             for each in made.sources
         ],
-        "seed": made.plan.seed,
+        "seed": made.plan and made.plan.seed,
         "plan": made.plan,
         "compute": made.compute,
         "held_out": made.held_out,
@@ -194,7 +197,7 @@ def read_config(folder: Path) -> StageConfig:
     auxiliaries = tuple(map(_architecture, held.get("auxiliaries", ())))
     text = TextConfig(**held["text"]) if held.get("text") else None
     names = held["stage"], _architecture(held["architecture"]), held["size"]
-    return StageConfig(*names, heads, auxiliaries, text)
+    return StageConfig(*names, heads, auxiliaries, text, held.get("protocol", ""))
 
 
 def _architecture(told: Any) -> Architecture:

@@ -5,8 +5,9 @@ a logistic regression (classes, masks) or a linear one (logarithm of depth). The
 weights is chosen on a fifth of the training images; those that judge choose nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, assert_never
 
 import numpy as np
@@ -22,6 +23,7 @@ from roadworthy.errors import BadData, BadInput
 from roadworthy.learn.backbones import Backbone
 from roadworthy.learn.batches import Batch, Source
 from roadworthy.learn.dense_losses import STRIDES
+from roadworthy.learn.features import kept, weights_hash
 from roadworthy.learn.judge import Verdict
 from roadworthy.learn.tasks import Maps, judge_head, read, whole_batches
 
@@ -71,14 +73,15 @@ class LinearDepth(LinearHead):
     """A `LinearHead` whose answer is the logarithm of metres, within what was seen in training."""
 
     def __init__(
-        self, weight: Float[Tensor, "1 d"], bias: Float[Tensor, " 1"], seen: Float[Tensor, " n"]
+        self, weight: Float[Tensor, "1 d"], bias: Float[Tensor, " 1"], limits: Float[Tensor, " 2"]
     ) -> None:
         super().__init__(weight, bias)
-        self.limits = float(seen.min()), float(seen.max())
+        self.register_buffer("limits", limits)
 
     def forward(self, seen: Tensor | Maps) -> Tensor:
         """Metres ``[b 1 h w]``."""
-        return super().forward(seen).clamp(*self.limits).exp()
+        low, high = self.get_buffer("limits")
+        return super().forward(seen).clamp(low, high).exp()
 
 
 def beside(maps: Maps) -> Float[Tensor, "b d h w"]:
@@ -87,39 +90,63 @@ def beside(maps: Maps) -> Float[Tensor, "b d h w"]:
     return torch.cat([F.interpolate(each, size, mode="bilinear") for each in maps], 1)
 
 
-def linear_probe(backbone: Backbone, train: Source, test: Source, seed: int = 0) -> Probed:
+def linear_probe(
+    backbone: Backbone, train: Source, test: Source, seed: int = 0, cache: Path | None = None
+) -> Probed:
     """Fit a linear head to `train` on frozen features, and judge it on `test`.
 
     Raises:
         BadInput: a task without a linear head, or sets of differing tasks or classes.
         BadData: fewer than five training images.
     """
-    if train.task == "detection":
-        raise BadInput(
-            "a linear probe of detection given; classification, segmentation and depth are allowed"
-        )
     if (train.task, train.classes) != (test.task, test.classes):
         raise BadInput(
             f"trained on {train.task} of {', '.join(train.classes)} and judged on {test.task} of "
             f"{', '.join(test.classes)}; one task and the same classes are needed"
         )
+    fitted = fit_linear(backbone, train, seed, cache)
+    return Probed(judge_head(backbone, fitted.head, test), fitted.penalty, len(train))
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A linear head, its penalty, and what each penalty lost on the held-out training images."""
+
+    head: LinearHead
+    penalty: float
+    losses: Mapping[float, float]
+
+
+def fit_linear(
+    backbone: Backbone, train: Source, seed: int = 0, cache: Path | None = None
+) -> Fitted:
+    """A linear head on frozen features; fails as `linear_probe` does.
+
+    Args:
+        cache: folder in which features are kept, for the same images and weights.
+    """
+    if train.task == "detection":
+        raise BadInput(
+            "a linear probe of detection given; classification, segmentation and depth are allowed"
+        )
     if len(train) < 5:
         raise BadData(f"{len(train)} training images given; 5 or more are needed")
     backbone.eval()
-    generator = torch.Generator().manual_seed(seed)
-    x, y, image = rows_of(backbone, train, generator)
+    x, y, image = kept_rows(backbone, train, seed, cache)
     x, mean, size = _standard(x)
+    generator = torch.Generator().manual_seed(seed)
     held = torch.rand(len(train), generator=generator).argsort().argsort()[image] < _held(train)
     learned = ~held
     fit = _solver(train)
-    trials = {p: _loss(train, fit(x[learned], y[learned], p), x[held], y[held]) for p in PENALTIES}
-    penalty = min(trials, key=lambda each: trials[each])
+    losses = {p: _loss(train, fit(x[learned], y[learned], p), x[held], y[held]) for p in PENALTIES}
+    penalty = min(losses, key=lambda each: losses[each])
     weight, bias = fit(x, y, penalty)
     weight = weight / size
     bias = bias - weight @ mean
-    depth = train.task == "depth"
-    head = LinearDepth(weight, bias, y) if depth else LinearHead(weight, bias)
-    return Probed(judge_head(backbone, head, test), penalty, len(train))
+    if train.task == "depth":
+        limits = torch.stack([y.min(), y.max()])
+        return Fitted(LinearDepth(weight, bias, limits), penalty, losses)
+    return Fitted(LinearHead(weight, bias), penalty, losses)
 
 
 def part_of(source: Source, fraction: float, seed: int) -> Source:
@@ -150,6 +177,22 @@ def part_of(source: Source, fraction: float, seed: int) -> Source:
 def _drawn(numbers: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
     count = max(1, round(fraction * len(numbers)))
     return np.random.default_rng(seed).permutation(numbers)[:count]
+
+
+def kept_rows(
+    backbone: Backbone, source: Source, seed: int, cache: Path | None
+) -> tuple[Float[Tensor, "n d"], Shaped[Tensor, " n"], Int[Tensor, " n"]]:
+    """`rows_of` with a generator of `seed`, out of `cache` where they are there."""
+
+    def made() -> dict[str, Tensor]:
+        x, y, image = rows_of(backbone, source, torch.Generator().manual_seed(seed))
+        return {"x": x, "y": y, "image": image}
+
+    if cache is None:
+        rows = made()
+    else:
+        rows = kept(cache, f"{weights_hash(backbone)} {source.sha256} {seed}", made)
+    return rows["x"], rows["y"], rows["image"]
 
 
 def rows_of(

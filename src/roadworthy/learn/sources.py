@@ -62,6 +62,16 @@ def numbered(spec: str, size: int, numbers: Iterable[int]) -> Iterator[Sample]:
             return read_spec(spec, Origin(spec), numbers=numbers)
 
 
+def classes_in(spec: str) -> tuple[str, ...]:
+    """Names of a data spec's classes in the order of its ids; () of what has names alone.
+
+    A model that is to be judged by the spec answers in this order.
+    """
+    if spec.partition(":")[0] in ("scenes", "shards", "captions", "voc"):
+        return ()
+    return load_data(spec).classes
+
+
 def count(spec: str) -> int:
     """How many samples a spec has."""
     kind, _, rest = spec.partition(":")

@@ -1,0 +1,211 @@
+"""Adapting a backbone to labelled images by a protocol: choose, then learn from all of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import assert_never
+
+import torch
+from torch import Tensor, nn
+
+from roadworthy.core.progress import track
+from roadworthy.errors import BadData, BadInput, RoadworthyError
+from roadworthy.learn.adapt import low_rank
+from roadworthy.learn.adapt.neighbours import NeighbourHead, best_count
+from roadworthy.learn.adapt.protocols import (
+    HELD,
+    Descending,
+    Frozen,
+    Full,
+    Linear,
+    LowRank,
+    Neighbours,
+    Protocol,
+)
+from roadworthy.learn.backbones import Backbone, backbone
+from roadworthy.learn.batches import Source
+from roadworthy.learn.expert import Headed
+from roadworthy.learn.judge import Verdict
+from roadworthy.learn.loop import Compute, Feed, Learner, train
+from roadworthy.learn.machine import Machine
+from roadworthy.learn.plan import Plan
+from roadworthy.learn.probe import fit_linear, kept_rows, part_of
+from roadworthy.learn.tasks import AUGMENTATIONS, judge_head
+
+
+@dataclass(frozen=True, eq=False)
+class Adapted:
+    """What came of it.
+
+    Args:
+        chosen: the count of neighbours, the penalty or the rate.
+        trials: how good each choice was on the held-out part of the labelled images; None of one
+            that failed.
+        plan: of the last run; None where nothing descends.
+        compute: of all trials and the last run.
+    """
+
+    body: Backbone
+    head: nn.Module
+    chosen: float
+    trials: Mapping[float, float | None]
+    plan: Plan | None = None
+    compute: Compute = field(default_factory=Compute)
+
+
+def adapt(
+    begin: str,
+    labelled: Source,
+    protocol: Protocol,
+    out: Path,
+    seed: int = 0,
+    machine: Machine | None = None,
+    cache: Path | None = None,
+) -> Adapted:
+    """Adapt the backbone of `begin`, a spec or a stage's folder, to `labelled` images.
+
+    Args:
+        out: where journals of descending protocols go; the same call goes on from them.
+        cache: folder in which features are kept.
+
+    Raises:
+        BadInput: a protocol that the task has not.
+        BadData: too few images.
+        RoadworthyError: no rate learned anything.
+    """
+    if len(labelled) < 5:
+        raise BadData(f"{len(labelled)} labelled images given; 5 or more are needed")
+    torch.manual_seed(seed)  # of weights that are drawn
+    match protocol:
+        case Neighbours():
+            return _voting(backbone(begin), labelled, protocol, seed, cache)
+        case Linear():
+            body = backbone(begin)
+            found = fit_linear(body, labelled, seed, cache)
+            losses: Mapping[float, float | None] = {**found.losses}
+            return Adapted(body, found.head, found.penalty, losses)
+        case Frozen() | LowRank() | Full():
+            return _descended(begin, labelled, protocol, out, seed, machine or Machine())
+        case _:
+            assert_never(protocol)
+
+
+def apart(labelled: Source, seed: int) -> tuple[Source, Source]:
+    """The images that are learned from while choosing, and those that choose: `HELD` of each class.
+
+    >>> from roadworthy.learn.batches import Batch
+    >>> content = Batch(torch.zeros(20, 3, 1, 1), labels=torch.arange(20) % 2)
+    >>> [len(each) for each in apart(Source("set", "classification", ("a", "b"), content), 0)]
+    [16, 4]
+    """
+    numbers = torch.arange(len(labelled))
+    marked = replace(labelled, content=replace(labelled.content, numbers=numbers))
+    held = part_of(marked, HELD, seed).content.numbers
+    assert held is not None
+    rest = numbers[~torch.isin(numbers, held)]
+    if not len(rest):
+        raise BadData(
+            f"{len(labelled)} labelled images of as many classes given; give more of each"
+        )
+    content = labelled.content
+    return replace(labelled, content=content[rest]), replace(labelled, content=content[held])
+
+
+def _voting(
+    body: Backbone, labelled: Source, protocol: Neighbours, seed: int, cache: Path | None
+) -> Adapted:
+    if labelled.task != "classification":
+        raise BadInput(f"neighbours of {labelled.task} given; they vote on classification only")
+    body.eval()
+    known, labels, _ = kept_rows(body, labelled, seed, cache)
+    order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))
+    judging = max(1, round(HELD * len(order)))
+    held, rest = order[:judging], order[judging:]
+    count, scores = best_count(
+        known[rest], labels[rest], known[held], labels[held], protocol.counts, protocol.temperature
+    )
+    head = NeighbourHead(known, labels, len(labelled.classes), count, protocol.temperature)
+    return Adapted(body, head, count, {**scores})
+
+
+class Adapting(Learner):
+    """A backbone and a head of one source; what does not change of it is in eval mode."""
+
+    def __init__(self, body: Backbone, source: Source, protocol: Descending) -> None:
+        super().__init__()
+        self.protocol = protocol
+        match protocol:
+            case Frozen():
+                body.requires_grad_(False)
+            case LowRank():
+                low_rank.add(body, protocol.rank)
+            case Full():
+                pass
+            case _:
+                assert_never(protocol)
+        self.headed = Headed(body, [source])
+
+    def train(self, mode: bool = True) -> "Adapting":
+        """A backbone that is not learned keeps its statistics."""
+        super().train(mode)
+        if not isinstance(self.protocol, Full):
+            self.headed.backbone.eval()
+        return self
+
+    def extra_repr(self) -> str:
+        """How it learns: what a run that goes on must have in common."""
+        return repr(self.protocol)
+
+    def forward(self, tensors: dict[str, Tensor], source: int) -> dict[str, Tensor]:
+        """The loss of the head."""
+        return self.headed(tensors, source)
+
+
+def _descended(
+    begin: str, labelled: Source, protocol: Descending, out: Path, seed: int, machine: Machine
+) -> Adapted:
+    """The rate that is best on held-out images of the labelled ones, then all of them with it."""
+    learned, held = apart(labelled, seed)
+    how = protocol.descent
+    plan = Plan(steps=how.steps, batch=how.batch, seed=seed)
+    verdicts: dict[float, Verdict | None] = {}
+    spent = Compute()
+    for rate in track(how.rates, "choosing a rate", len(how.rates)):
+        trial = replace(plan, rate=rate)
+        try:
+            learner, cost = _run(begin, learned, protocol, trial, out / f"rate-{rate:g}", machine)
+        except RoadworthyError as error:
+            if isinstance(error, BadInput | BadData):
+                raise
+            verdicts[rate] = None  # its loss was no number
+            continue
+        spent = spent.plus(**vars(cost))
+        verdicts[rate] = judge_head(learner.backbone, learner.heads[0], held)
+    plan = replace(plan, rate=_best(verdicts))
+    learner, cost = _run(begin, labelled, protocol, plan, out / "all", machine)
+    values = {rate: None if found is None else found.value for rate, found in verdicts.items()}
+    spent = spent.plus(**vars(cost))
+    return Adapted(learner.backbone, learner.heads[0], plan.rate, values, plan, spent)
+
+
+def _best(verdicts: Mapping[float, Verdict | None]) -> float:
+    found = {rate: verdict for rate, verdict in verdicts.items() if verdict is not None}
+    if not found:
+        raise RoadworthyError(
+            f"no rate of {', '.join(f'{rate:g}' for rate in verdicts)} kept the loss a finite "
+            "number; give lower ones"
+        )
+    return max(found, key=lambda rate: found[rate].value * (1 if found[rate].points > 0 else -1))
+
+
+def _run(
+    begin: str, shown: Source, protocol: Descending, plan: Plan, out: Path, machine: Machine
+) -> tuple[Headed, Compute]:
+    torch.manual_seed(plan.seed)  # of the head, the same for every rate
+    learner = Adapting(backbone(begin), shown, protocol)
+    out.mkdir(parents=True, exist_ok=True)
+    trained = train(learner, [Feed(shown, AUGMENTATIONS[shown.task])], plan, out, machine)
+    learner = trained.learner
+    assert isinstance(learner, Adapting)
+    low_rank.merge(learner.headed.backbone)
+    return learner.headed.eval(), trained.compute

@@ -1,0 +1,198 @@
+"""Adaptation: what each protocol changes, what chooses, and a folder that every command opens."""
+
+import json
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from roadworthy.cli import main
+from roadworthy.core.boxes import Finish, candidates, chosen, head_of
+from roadworthy.errors import BadData, BadInput
+from roadworthy.learn.adapt import low_rank
+from roadworthy.learn.adapt.adapted import AdaptedModel
+from roadworthy.learn.adapt.fit import adapt, apart
+from roadworthy.learn.adapt.neighbours import NeighbourHead, best_count
+from roadworthy.learn.adapt.protocols import (
+    Descending,
+    Descent,
+    Frozen,
+    Full,
+    Linear,
+    LowRank,
+    Neighbours,
+)
+from roadworthy.learn.backbones import backbone
+from roadworthy.learn.batches import Source
+from roadworthy.learn.heads import decode
+from roadworthy.learn.machine import Machine
+from roadworthy.learn.sources import source
+from roadworthy.learn.tasks import head_of as task_head
+
+BODY = "metanet:mn_xs@random"
+SHORT = Descent(steps=2, batch=4, rates=(1e-3,))
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty images of eleven classes that their colours tell apart, and their names."""
+    folder = tmp_path_factory.mktemp("colours")
+    labels = np.arange(33) % 11
+    random = np.random.default_rng(0)
+    x = random.integers(0, 20, (33, 32, 32, 3)) + 20 * labels[:, None, None, None]
+    np.savez(folder / "a.npz", x=x.astype(np.uint8), y=labels)
+    return folder / "a.npz"
+
+
+@pytest.fixture(scope="module")
+def coloured(archive: Path) -> Source:
+    return source(f"npz:{archive}?x=x&y=y", "classification", 32)
+
+
+def test_a_low_rank_change_begins_as_nothing_and_is_merged() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 1), nn.Flatten(), nn.Linear(6, 4))
+    before, x = deepcopy(net), torch.randn(2, 3, 3, 3)
+    assert low_rank.add(net, 2) == 2
+    assert torch.equal(net(x), before(x))
+    learned = [each for each in net.parameters() if each.requires_grad]
+    assert sorted(tuple(each.shape) for each in learned) == [(2, 6), (2, 8), (4, 2), (6, 2)]
+    for each in learned:
+        nn.init.normal_(each)
+    changed = net(x)
+    low_rank.merge(net)
+    assert net.state_dict().keys() == before.state_dict().keys()
+    torch.testing.assert_close(net(x), changed)
+    change = (net[3].weight - before[3].weight).detach()
+    assert torch.linalg.matrix_rank(change) == 2
+
+
+def test_neighbours_vote_as_a_loop_counts() -> None:
+    torch.manual_seed(0)
+    known, labels, asked = torch.randn(12, 5), torch.arange(12) % 3, torch.randn(4, 5)
+    head = NeighbourHead(known, labels, 3, 4, 0.1)
+    for row, said in zip(asked, head(asked).exp(), strict=True):
+        near = torch.cosine_similarity(row[None], known)
+        order = near.argsort(descending=True)[:4]
+        votes = torch.zeros(3)
+        for each in order:
+            votes[labels[each]] += (near[each] / 0.1).exp()
+        torch.testing.assert_close(said, (votes / votes.sum()).clamp(min=1e-6))
+    assert best_count(known, labels, known, labels, (1, 12), 0.1)[0] == 1
+
+
+def test_who_chooses_is_not_learned_from(coloured: Source) -> None:
+    learned, held = apart(coloured, 0)
+    assert len(held) == 11  # one of each class
+    assert len(learned) + len(held) == len(coloured)
+    both = torch.cat([learned.content.images, held.content.images])
+    assert torch.equal(
+        both.sum((1, 2, 3)).sort()[0], coloured.content.images.sum((1, 2, 3)).sort()[0]
+    )
+    few = apart(coloured, 0)[1]
+    with pytest.raises(BadData, match="11 labelled images of as many classes given"):
+        apart(few, 0)
+
+
+@pytest.mark.parametrize("protocol", [Frozen(SHORT), LowRank(SHORT, rank=2), Full(SHORT)])
+def test_each_protocol_changes_what_it_says(
+    tmp_path: Path, coloured: Source, protocol: Descending
+) -> None:
+    torch.manual_seed(3)
+    start = backbone(BODY)
+    torch.manual_seed(3)
+    found = adapt(BODY, coloured, protocol, tmp_path, seed=3, machine=Machine("cpu"))
+    after, before = found.body.state_dict(), start.state_dict()
+    assert after.keys() == before.keys()
+    changed = {name for name, each in before.items() if not torch.equal(each, after[name])}
+    norms = {name for name in before if name.endswith(("running_mean", "running_var"))}
+    match protocol:
+        case Frozen():
+            assert not changed
+        case LowRank():
+            assert changed
+            assert not changed & norms
+            assert all(before[name].ndim in (2, 4) for name in changed)
+        case Full():
+            assert norms <= changed
+    assert found.chosen == 1e-3
+    assert found.compute.images == 2 * 2 * 4  # a trial and the last run
+
+
+def test_a_rate_that_breaks_is_not_chosen(tmp_path: Path, coloured: Source) -> None:
+    wild = Full(Descent(steps=3, batch=4, rates=(1e30, 1e-3)))
+    found = adapt(BODY, coloured, wild, tmp_path, machine=Machine("cpu"))
+    assert found.chosen == 1e-3
+    assert found.trials[1e30] is None
+
+
+def test_features_are_computed_once(
+    tmp_path: Path, coloured: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = adapt(BODY, coloured, Linear(), tmp_path, cache=tmp_path / "kept")
+    monkeypatch.setattr("roadworthy.learn.probe.rows_of", None)
+    again = adapt(BODY, coloured, Linear(), tmp_path, cache=tmp_path / "kept")
+    assert first.trials == again.trials
+    with pytest.raises(TypeError):
+        adapt(BODY, coloured, Linear(), tmp_path, seed=1, cache=tmp_path / "kept")
+
+
+@pytest.mark.parametrize("protocol", ["knn", "linear", "frozen"])
+def test_the_folder_answers_as_it_was_judged(
+    tmp_path: Path, archive: Path, capsys: pytest.CaptureFixture[str], protocol: str
+) -> None:
+    spec, out = f"npz:{archive}?x=x&y=y", tmp_path / "out"
+    how = ["--protocol", protocol, "--steps", "2", "--batch-size", "4", "--rates", "0.001"]
+    sets = ["--task", "classification", "--data", spec, "--test", spec, "--fraction", "0.7"]
+    rest = ["--size", "32", "--out", str(out), "--device", "cpu", "--json"]
+    assert main(["adapt", BODY, *sets, *how, *rest]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["data"]["labelled"]["n"] == 22
+    assert said["spec"] == f"py:{out / 'model.py'}:build"
+    assert main(["evaluate", said["spec"], "--data", spec, "--device", "cpu", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["value"] == said["value"]
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_boxes_are_answered_as_the_head_decodes_them(classes: int) -> None:
+    torch.manual_seed(0)
+    body = backbone(BODY).eval()
+    head = task_head("detection", body, classes).eval()
+    nn.init.normal_(head.get_parameter("classes.weight"), std=0.5)
+    nn.init.zeros_(head.get_parameter("classes.bias"))
+    images = torch.randn(1, 3, 64, 64)
+    model = AdaptedModel(body, head, "detection", 64)
+    with torch.no_grad():
+        outputs = model(images)
+        (wanted,) = decode(*head(body.forward_features(images)), (64, 64), least=0.3)
+    assert head_of(outputs) == "xyxy-shares"
+    (boxes,) = candidates("xyxy-shares", outputs)
+    boxes[:, :4] = boxes[:, :4].clamp(0, 64)
+    found: Tensor = boxes[chosen(boxes, Finish(nms=0.5, least=0.3))]
+    torch.testing.assert_close(found[:, :4], wanted["boxes"])
+    torch.testing.assert_close(found[:, 4], wanted["scores"])
+    assert found[:, 5].tolist() == wanted["labels"].tolist()
+
+
+def test_what_a_task_has_not_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], coloured: Source
+) -> None:
+    streets = source("scenes:0-6", "depth", 32)
+    with pytest.raises(BadInput, match="neighbours of depth given"):
+        adapt(BODY, streets, Neighbours(), tmp_path)
+    with pytest.raises(BadData, match="4 labelled images given"):
+        adapt(BODY, source("scenes:0-4", "depth", 32), Linear(), tmp_path)
+    with pytest.raises(BadInput, match="no rate given"):
+        Descent(rates=())
+    with pytest.raises(BadInput, match="rank 0 given"):
+        LowRank(rank=0)
+    out = tmp_path / "out"
+    words = ["--data", "scenes:0-6", "--task", "detection", "--size", "32", "--out", str(out)]
+    assert main(["adapt", BODY, *words, "--fraction", "1"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert "a linear probe of detection given" in said[0]
+    assert not out.exists()
