@@ -5,6 +5,7 @@ a logistic regression (classes, masks) or a linear one (logarithm of depth). The
 weights is chosen on a fifth of the training images; those that judge choose nothing.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -132,9 +133,9 @@ def fit_linear(
     if len(train) < 5:
         raise BadData(f"{len(train)} training images given; 5 or more are needed")
     backbone.eval()
-    x, y, image = kept_rows(backbone, train, seed, cache)
-    x, mean, size = _standard(x)
     generator = torch.Generator().manual_seed(seed)
+    x, y, image = kept_rows(backbone, train, generator, cache)
+    x, mean, size = _standard(x)
     held = torch.rand(len(train), generator=generator).argsort().argsort()[image] < _held(train)
     learned = ~held
     fit = _solver(train)
@@ -180,18 +181,20 @@ def _drawn(numbers: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np
 
 
 def kept_rows(
-    backbone: Backbone, source: Source, seed: int, cache: Path | None
+    backbone: Backbone, source: Source, generator: torch.Generator, cache: Path | None
 ) -> tuple[Float[Tensor, "n d"], Shaped[Tensor, " n"], Int[Tensor, " n"]]:
-    """`rows_of` with a generator of `seed`, out of `cache` where they are there."""
+    """`rows_of`, out of `cache` where they are there; `generator` goes on all the same."""
 
     def made() -> dict[str, Tensor]:
-        x, y, image = rows_of(backbone, source, torch.Generator().manual_seed(seed))
-        return {"x": x, "y": y, "image": image}
+        x, y, image = rows_of(backbone, source, generator)
+        return {"x": x, "y": y, "image": image, "after": generator.get_state()}
 
     if cache is None:
         rows = made()
     else:
-        rows = kept(cache, f"{weights_hash(backbone)} {source.sha256} {seed}", made)
+        begun = hashlib.sha256(generator.get_state().numpy().tobytes()).hexdigest()
+        rows = kept(cache, f"{weights_hash(backbone)} {source.sha256} {begun}", made)
+    generator.set_state(rows["after"])
     return rows["x"], rows["y"], rows["image"]
 
 

@@ -117,8 +117,9 @@ def _voting(
     if labelled.task != "classification":
         raise BadInput(f"neighbours of {labelled.task} given; they vote on classification only")
     body.eval()
-    known, labels, _ = kept_rows(body, labelled, seed, cache)
-    order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    known, labels, _ = kept_rows(body, labelled, generator, cache)
+    order = torch.randperm(len(known), generator=generator)
     judging = max(1, round(HELD * len(order)))
     held, rest = order[:judging], order[judging:]
     count, scores = best_count(
