@@ -48,9 +48,10 @@ def _short(spec: str) -> str:
 def _stage(folder: Path) -> Row:
     manifest = read_manifest(folder)
     found: Row = {"backbone": folder.name}
-    for row in manifest["held_out"]:
-        task = f"{row['task']}, " if "task" in row else ""
-        found[f"{task}{row['metric']}"] = row["value"]
+    tasks = [(row.get("task"), row["metric"]) for row in manifest["held_out"]]
+    for row, task in zip(manifest["held_out"], tasks, strict=True):
+        judged = f" of {row['judged_on']}" if tasks.count(task) > 1 else ""
+        found[f"{row.get('task', 'captions')}{judged}, {row['metric']}"] = row["value"]
     total = manifest["total"]
     own = manifest["compute"]
     return {**found, "TMACs": own["macs"] / 1e12, "TMACs with parents": total["macs"] / 1e12}
