@@ -14,7 +14,6 @@ from roadworthy.learn.batches import Source
 from roadworthy.learn.expert import head_config
 from roadworthy.learn.manifest import Made, StageConfig, is_stage, write_stage
 from roadworthy.learn.probe import part_of
-from roadworthy.learn.sources import classes_in, source
 from roadworthy.learn.tasks import judge_head
 from roadworthy.learn_requests import AdaptRequest, Sources
 from roadworthy.learning import held
@@ -27,7 +26,9 @@ def adapt_to_dir(request: AdaptRequest) -> RunRecord:
         BadInput, BadData, BadModel: as `learn.adapt.fit` says.
     """
     with output_room(request.out, "adapt"):
-        whole, tests = _sources(request)
+        tested = ((request.task, request.test),) if request.test else ()
+        given = Sources(((request.task, request.data),), tested, size=request.size)
+        (whole,), tests, _ = held(given)
         labelled = part_of(whole, request.fraction, request.seed)
         adapted = adapt(
             request.model,
@@ -59,19 +60,6 @@ def adapt_to_dir(request: AdaptRequest) -> RunRecord:
     )
     record.save(request.out / "run.json")
     return record
-
-
-def _sources(request: AdaptRequest) -> tuple[Source, list[Source]]:
-    """What is learned from and what judges, by the class ids of the data, or the names in both."""
-    task, size = request.task, request.size
-    classes = classes_in(request.data)
-    if classes:
-        specs = [request.data, *([request.test] if request.test else [])]
-        whole, *tests = (source(spec, task, size, classes) for spec in specs)
-        return whole, tests
-    tests = ((task, request.test),) if request.test else ()
-    (whole,), judging, _ = held(Sources(((task, request.data),), tests, size=size))
-    return whole, judging
 
 
 def _told(request: AdaptRequest, adapted: Adapted) -> dict[str, Any]:

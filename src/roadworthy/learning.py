@@ -24,6 +24,7 @@ from roadworthy.learn.sample import Sample
 from roadworthy.learn.shards import write_shards
 from roadworthy.learn.sources import (
     captioned,
+    classes_in,
     count,
     number_range,
     numbered,
@@ -83,7 +84,10 @@ def _stage(request: LearnRequest) -> dict[str, Any]:
 
 
 def held(given: Sources) -> tuple[list[Source], list[Source], list[Source]]:
-    """What is learned from, what judges it and what chooses, by the classes that occur in any.
+    """What is learned from, what judges it and what chooses, by the same classes.
+
+    They are those of the spec that is learned from, in the order of its ids, and then what else
+    occurs in any.
 
     Raises:
         BadInput: images that no source's head, or more than one, could be judged by.
@@ -97,8 +101,10 @@ def held(given: Sources) -> tuple[list[Source], list[Source], list[Source]]:
     )
     sources: list[Source] = []
     others: tuple[list[Source], list[Source]] = ([], [])
-    for (task, shown), *sets in zip(learned, judging, choosing, strict=True):
-        classes = classes_of([*shown, *chain(*chain(*sets))], task)
+    specs = [spec for _, spec in given.learned]
+    for spec, (task, shown), *sets in zip(specs, learned, judging, choosing, strict=True):
+        found = classes_of([*shown, *chain(*chain(*sets))], task)
+        classes = tuple(dict.fromkeys([*classes_in(spec), *found]))
         sources.append(hold(shown, task, given.size, classes))
         for into, found in zip(others, sets, strict=True):
             into += [hold(each, task, given.size, classes) for each in found]

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
+from roadworthy.core.sources import png
 from roadworthy.errors import BadData
 from roadworthy.learn.gvb.box_measures import (
     FALSE_PER_IMAGE,
@@ -22,7 +24,7 @@ from roadworthy.learn.gvb.box_measures import (
 )
 from roadworthy.learn.gvb.entries import entry
 from roadworthy.learn.gvb.measures import MeanIoU, MeanPerClass, Rmse, Top1, judged
-from roadworthy.learn.gvb.part import Part, Target, png
+from roadworthy.learn.gvb.part import Part, Target
 from roadworthy.learn.readers import Origin
 from roadworthy.learn.sample import Sample
 
@@ -285,7 +287,10 @@ def _maps(task: Any, classes: tuple[str, ...], said: list[dict[str, Any]]) -> Pa
     def read(number: int) -> Sample:
         (pixels,) = said[number].values()
         return Sample(
-            png(np.zeros((*pixels.shape, 3), np.uint8)), f"image {number}", "set", **said[number]
+            png(Image.fromarray(np.zeros((*pixels.shape, 3), np.uint8))),
+            f"image {number}",
+            "set",
+            **said[number],
         )
 
     return Part(Origin("set"), task, classes, tuple(map(str, range(len(said)))), read)

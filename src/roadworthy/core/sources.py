@@ -227,6 +227,13 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
             return image.convert("RGB")
 
 
+def png(image: Image.Image) -> bytes:
+    """An image as a file."""
+    held = io.BytesIO()
+    image.save(held, "PNG")
+    return held.getvalue()
+
+
 def reason(error: Exception) -> str:
     """Why something could not be read, in one line."""
     if isinstance(error, Image.UnidentifiedImageError):

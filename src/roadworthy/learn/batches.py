@@ -124,7 +124,7 @@ def hold(samples: Iterable[Sample], task: Task, size: int, classes: Sequence[str
     """
     held = list(samples)
     for each in held:
-        _check_annotated(each, task)
+        check_annotated(each, task)
     content = Batch(images_of(held, task, size))
     known = tuple(classes) or classes_of(held, task)
     said = {name: torch.from_numpy(v) for name, v in _said(held, task, size, known).items()}
@@ -141,7 +141,8 @@ def images_of(samples: Sequence[Sample], task: str, size: int) -> UInt8[Tensor, 
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
-def _check_annotated(sample: Sample, task: Task) -> None:
+def check_annotated(sample: Sample, task: Task) -> None:
+    """BadData where a sample says nothing for a task."""
     has = {
         "classification": len(sample.labels) > 0,
         "detection": sample.boxes is not None,
@@ -156,22 +157,30 @@ def _check_annotated(sample: Sample, task: Task) -> None:
         )
 
 
-def classes_of(held: Sequence[Sample], task: Task) -> tuple[str, ...]:
-    """Names of the classes that occur, sorted; of masks all that their ids may mean."""
+def classes_of(held: Iterable[Sample], task: Task) -> tuple[str, ...]:
+    """Names of the classes that occur, sorted; of masks all that their ids may mean.
+
+    Samples are gone through one at a time.
+    """
     match task:
         case "classification":
             return tuple(sorted({each.labels[0] for each in held}))
         case "detection":
             return tuple(sorted({name for each in held for name in each.box_labels}))
         case "segmentation":
-            return held[0].mask_labels or _mask_ids(held)
+            return _mask_classes(held)
         case _:
             return ()
 
 
-def _mask_ids(held: Sequence[Sample]) -> tuple[str, ...]:
-    ids = {int(v) for each in held if each.mask is not None for v in np.unique(each.mask)}
-    return tuple(map(str, range(max(ids - {VOID}, default=0) + 1)))
+def _mask_classes(held: Iterable[Sample]) -> tuple[str, ...]:
+    highest = 0
+    for each in held:
+        if each.mask_labels:
+            return each.mask_labels
+        if each.mask is not None:
+            highest = max(highest, int(each.mask[each.mask != VOID].max(initial=0)))
+    return tuple(map(str, range(highest + 1)))
 
 
 def _pixels(sample: Sample, size: int) -> NDArray[np.uint8]:

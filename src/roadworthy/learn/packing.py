@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from roadworthy.core.sources import reason
+from roadworthy.core.sources import png, reason
 from roadworthy.errors import BadData
 from roadworthy.learn.sample import Sample
 
@@ -34,7 +34,7 @@ def pack(sample: Sample, key: str) -> bytes:
         said["boxes"] = np.asarray(sample.boxes, np.float64).tolist()
     members = {_suffix(sample.image): sample.image, "json": json.dumps(said).encode()}
     if sample.mask is not None:
-        members["mask.png"] = _png(sample.mask)
+        members["mask.png"] = png(Image.fromarray(sample.mask))
     if sample.depth is not None:
         members["depth.npy.gz"] = _gzipped(sample.depth)
     return b"".join(_member(f"{key}.{suffix}", each) for suffix, each in members.items())
@@ -44,12 +44,6 @@ def _suffix(image: bytes) -> str:
     with Image.open(io.BytesIO(image)) as opened:
         kind = (opened.format or "bin").lower()
     return {"jpeg": "jpg"}.get(kind, kind)
-
-
-def _png(mask: NDArray[np.uint8]) -> bytes:
-    held = io.BytesIO()
-    Image.fromarray(mask).save(held, "PNG")
-    return held.getvalue()
 
 
 def _gzipped(depth: NDArray[np.float32]) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from roadworthy.core.data import Dataset, load_data
-from roadworthy.core.sources import decode, reason
+from roadworthy.core.sources import decode, png, reason
 from roadworthy.errors import BadData
 from roadworthy.learn.sample import Sample
 
@@ -51,15 +51,9 @@ def read_spec(spec: str, origin: Origin, numbers: Iterable[int] | None = None) -
 def sample_of(data: Dataset, index: int, origin: Origin) -> Sample:
     """Image `index` of a data set and what it says of it, as `read_spec` reads it."""
     content = data.content(index)
-    image = content if isinstance(content, bytes) else _png(data, index)
+    image = content if isinstance(content, bytes) else png(decode(content, data.name(index)))
     said = _said(data, index)
     return Sample(image, data.name(index), origin.source, origin.licence, origin.split, **said)
-
-
-def _png(data: Dataset, index: int) -> bytes:
-    held = io.BytesIO()
-    decode(data.content(index), data.name(index)).save(held, "PNG")
-    return held.getvalue()
 
 
 def _said(data: Dataset, index: int) -> dict[str, Any]:
@@ -101,12 +95,17 @@ def read_captions(listing: Path, images: Path, origin: Origin) -> Iterator[Sampl
             raise BadData(f"{listing}, row {number}: {row} given; a file and a caption are needed")
         found.setdefault(row[0], []).append(row[1].strip())
     for name, captions in found.items():
-        yield Sample(*_opened(images / name, origin), captions=tuple(captions))
+        yield Sample(*opened(images / name, origin), captions=tuple(captions))
 
 
-def _opened(path: Path, origin: Origin) -> tuple[bytes, str, str, str, str]:
+def opened(path: Path, origin: Origin) -> tuple[bytes, str, str, str, str]:
+    """What every sample out of an image file begins with."""
+    return content_of(path), str(path), origin.source, origin.licence, origin.split
+
+
+def content_of(path: Path) -> bytes:
+    """A file's bytes; BadData where there is none."""
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise BadData(f"image {path} cannot be read: {reason(error)}") from error
-    return content, str(path), origin.source, origin.licence, origin.split

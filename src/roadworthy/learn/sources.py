@@ -67,7 +67,7 @@ def classes_in(spec: str) -> tuple[str, ...]:
 
     A model that is to be judged by the spec answers in this order.
     """
-    if spec.partition(":")[0] in ("scenes", "shards", "captions", "voc"):
+    if spec.partition(":")[0] in ("scenes", "shards", "captions"):
         return ()
     return load_data(spec).classes
 

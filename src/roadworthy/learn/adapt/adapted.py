@@ -53,6 +53,8 @@ class AdaptedModel(nn.Module):
         if self.task != "detection":
             return said
         logits, boxes = said
+        high, wide = images.shape[2:]
+        boxes = boxes.clamp(min=0).minimum(boxes.new_tensor([wide, high, wide, high]))
         shares = logits.sigmoid()
         if shares.shape[2] == _MISREAD:
             shares = F.pad(shares, (0, 1))

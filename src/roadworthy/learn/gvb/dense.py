@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from roadworthy.core.dense_data import VOID
-from roadworthy.core.sources import reason
+from roadworthy.core.sources import png, reason
 from roadworthy.errors import BadData
 from roadworthy.learn.gvb.detection import VOC
 from roadworthy.learn.gvb.files import from_hdf5, from_mat, lines
@@ -17,10 +17,8 @@ from roadworthy.learn.gvb.part import (
     check_files,
     damaged,
     few,
-    opened,
-    png,
 )
-from roadworthy.learn.readers import Origin
+from roadworthy.learn.readers import Origin, opened
 from roadworthy.learn.sample import Sample
 
 VOC_MASKS = ("background", *VOC)
@@ -110,6 +108,7 @@ def nyu(folder: Path, half: Half, origin: Origin) -> Part:
         metres = np.asarray(depths[at], np.float32).T
         depth = np.where(metres > 0, metres, np.nan).astype(np.float32)
         said = f"{path}, image {at}", origin.source, origin.licence, origin.split
-        return Sample(png(np.asarray(images[at]).transpose(2, 1, 0)), *said, depth=depth)
+        pixels = np.ascontiguousarray(np.asarray(images[at]).transpose(2, 1, 0))
+        return Sample(png(Image.fromarray(pixels)), *said, depth=depth)
 
     return Part(origin, "depth", (), tuple(f"{i:04d}" for i in numbers), read)

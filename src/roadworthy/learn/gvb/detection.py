@@ -22,13 +22,12 @@ from roadworthy.learn.gvb.part import (
     Part,
     Target,
     check_files,
-    content_of,
     damaged,
     few,
     number_of,
     numbered,
 )
-from roadworthy.learn.readers import Origin
+from roadworthy.learn.readers import Origin, content_of
 from roadworthy.learn.sample import Sample
 
 VOC = (

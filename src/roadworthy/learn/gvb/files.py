@@ -75,6 +75,7 @@ def from_mat(path: Path, *names: str, squeeze: bool = True) -> tuple[Any, ...]:
     try:
         held: dict[str, Any] = loadmat(str(path), squeeze_me=squeeze, variable_names=names)
     except (OSError, ValueError, TypeError, NotImplementedError) as error:
+        # the last is what scipy raises for MATLAB's files of version 7.3
         raise damaged(path, error, needed) from error
     if set(names) - set(held):
         raise damaged(path, f"it has {', '.join(held) or 'nothing'}", needed)

@@ -9,9 +9,8 @@ from typing import NamedTuple, assert_never
 import numpy as np
 
 from roadworthy.core.data import load_data
-from roadworthy.core.dense_data import VOID
 from roadworthy.errors import BadData, BadInput
-from roadworthy.learn.batches import Task
+from roadworthy.learn.batches import Task, check_annotated, classes_of
 from roadworthy.learn.gvb.box_measures import VocAP
 from roadworthy.learn.gvb.detection import ALL
 from roadworthy.learn.gvb.entry import ByHand, Entry
@@ -82,10 +81,10 @@ def _part(
     held = _opened(spec, task, size, origin)
     if not held.names:
         raise BadData(f"{spec} has no images; one or more are needed")
-    _check(held.read(0), task, spec)
+    check_annotated(held.read(0), task)
     known = classes
     if known is None:
-        known = held.classes or _classes(map(held.read, range(len(held.names))), task)
+        known = held.classes or classes_of(map(held.read, range(len(held.names))), task)
     numbers, where = numbered(known), Path(spec)
     said: Iterable[str] = ()
     if task == "classification":
@@ -124,42 +123,6 @@ def _opened(spec: str, task: Task, size: int, origin: Origin) -> _Read:
             return _Read(
                 keys, lambda i: sample_of(data, i, origin), data.classes or None, labels or None
             )
-
-
-def _check(sample: Sample, task: Task, spec: str) -> None:
-    has = {
-        "classification": bool(sample.labels),
-        "detection": sample.boxes is not None,
-        "segmentation": sample.mask is not None,
-        "depth": sample.depth is not None,
-    }
-    if not has[task]:
-        raise BadData(f"{spec} says nothing for {task}; its images have other annotations or none")
-
-
-def _classes(samples: Iterable[Sample], task: Task) -> tuple[str, ...]:
-    """Names of the classes that occur, without holding an image."""
-    match task:
-        case "classification":
-            return tuple(sorted({each.labels[0] for each in samples}))
-        case "detection":
-            return tuple(sorted({name for each in samples for name in each.box_labels}))
-        case "segmentation":
-            return _mask_classes(samples)
-        case "depth":
-            return ()
-        case _:
-            assert_never(task)
-
-
-def _mask_classes(samples: Iterable[Sample]) -> tuple[str, ...]:
-    highest = 0
-    for each in samples:
-        assert each.mask is not None
-        if each.mask_labels:
-            return each.mask_labels
-        highest = max(highest, int(each.mask[each.mask != VOID].max(initial=0)))
-    return tuple(map(str, range(highest + 1)))
 
 
 def _target(

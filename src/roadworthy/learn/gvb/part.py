@@ -1,6 +1,5 @@
 """A part of a data set: what images there are, and each of them only when it is asked for."""
 
-import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,10 +12,10 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 
-from roadworthy.core.sources import SUFFIXES, reason
+from roadworthy.core.sources import SUFFIXES, png, reason
 from roadworthy.errors import BadData
 from roadworthy.learn.batches import Task
-from roadworthy.learn.readers import Origin
+from roadworthy.learn.readers import Origin, content_of
 from roadworthy.learn.sample import Sample
 
 Half = Literal["train", "test"]
@@ -144,31 +143,11 @@ def stored(
 
     def read(number: int) -> Sample:
         name = f"{where}, image {number}"
-        content = png(images(number))
+        content = png(Image.fromarray(np.ascontiguousarray(images(number))))
         said = (classes[held[number]],)
         return Sample(content, name, origin.source, origin.licence, origin.split, labels=said)
 
     return Part(origin, "classification", tuple(classes), names, read, held)
-
-
-def png(pixels: UInt8[NDArray[np.uint8], "h w *c"]) -> bytes:
-    """Pixels as a file."""
-    held = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(held, "PNG")
-    return held.getvalue()
-
-
-def opened(path: Path, origin: Origin) -> tuple[bytes, str, str, str, str]:
-    """What every sample out of a file has."""
-    return content_of(path), str(path), origin.source, origin.licence, origin.split
-
-
-def content_of(path: Path) -> bytes:
-    """A file's bytes; BadData where there is none."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadData(f"{path} cannot be read: {reason(error)}") from error
 
 
 def check_labels(labels: Sequence[int], classes: Sequence[str], where: Path) -> None:

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import numpy as np
-
-from roadworthy.core.sources import reason
+from roadworthy.core.sources import png, reason
 from roadworthy.errors import BadData
 from roadworthy.learn.gvb.files import lines, table
 from roadworthy.learn.gvb.part import (
@@ -16,7 +14,6 @@ from roadworthy.learn.gvb.part import (
     number_of,
     numbered,
     pictures,
-    png,
 )
 from roadworthy.learn.readers import Origin
 
@@ -83,7 +80,7 @@ def middle_frame(path: Path) -> bytes:
                 if frame.pts is None or frame.pts >= middle:
                     break
             if seen is not None:
-                return png(np.asarray(seen.to_ndarray(format="rgb24"), np.uint8))
+                return png(seen.to_image())
     except (OSError, ValueError, IndexError) as error:  # PyAV's errors are all of them one of these
         raise BadData(f"video {path} cannot be read: {reason(error)}") from error
     raise BadData(f"video {path} has no frame")
