@@ -11,7 +11,8 @@
 # PACKED        where packed data lie, for several seeds to share (DIR)
 #
 # Amateur, an expert for each type of task, hard-shared multitask training with as many steps as the
-# experts have together, a generalist, and one backbone distilled out of it. Linear probes on frozen
+# experts have together, a generalist whose main branch is the multitask one, and one backbone
+# distilled out of it, which begins as the multitask one too. Linear probes on frozen
 # features come last: of the scenes' classes and of CIFAR-10 (10 % of its labels, 32 pixels), which
 # no stage has seen.
 
@@ -67,19 +68,20 @@ captions="--source shards:$packed/scenes"
 
 OMP_NUM_THREADS=$JOBS roadworthy learn amateur $random $captions --held "shards:$packed/held" \
     $common --steps $((AMATEUR * STEPS)) --out "$DIR/amateur"
-for task in $tasks; do
-    steps=$STEPS
-    [ $task != classification ] || steps=$((CLASSES * STEPS))
-    echo expert "$DIR/amateur" $(sources $task) $common --steps $steps --out "$DIR/$task"
-done | all
 {
     echo expert "$DIR/amateur" $(every) $common --steps $(((CLASSES + 3) * STEPS)) --out "$DIR/multitask"
-    echo generalist "$DIR/detection" \
-        --with "$DIR/classification" "$DIR/segmentation" "$DIR/depth" $(every choose) \
-        $common --steps $((2 * STEPS)) --rate 0.001 --out "$DIR/generalist"
+    for task in $tasks; do
+        steps=$STEPS
+        [ $task != classification ] || steps=$((CLASSES * STEPS))
+        echo expert "$DIR/amateur" $(sources $task) $common --steps $steps --out "$DIR/$task"
+    done
 } | all
-OMP_NUM_THREADS=$JOBS roadworthy learn distill "$DIR/generalist" --student "$DIR/detection" \
-    $(every) $common --steps $((3 * STEPS)) --out "$DIR/distilled"
+experts=
+for task in $tasks; do experts="$experts $DIR/$task"; done
+OMP_NUM_THREADS=$JOBS roadworthy learn generalist "$DIR/multitask" --with $experts $(every choose) \
+    $common --steps $((2 * STEPS)) --rate 0.001 --out "$DIR/generalist"
+OMP_NUM_THREADS=$JOBS roadworthy learn distill "$DIR/generalist" --student "$DIR/multitask" \
+    $(every) $common --steps $((3 * STEPS)) --rate 0.001 --out "$DIR/distilled"
 
 models=$random
 for stage in amateur $tasks multitask generalist distilled; do models="$models $DIR/$stage"; done
