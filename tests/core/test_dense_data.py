@@ -50,6 +50,8 @@ def test_ids_of_masks_have_the_names_that_are_given(tmp_path: Path) -> None:
     listing.write_text("lane\nsky\ncar\n")
     for said in ("other.txt", listing):
         assert load_data(f"{spec}?names={said}").classes == ("lane", "sky", "car")
+    (tmp_path / "labels").mkdir()
+    assert load_data(spec).classes == ()  # the names are those of boxes
     listing.write_text("lane\nlane\n")
     with pytest.raises(BadData, match="2 names, 1 of them different"):
         load_data(f"{spec}?names=other.txt")

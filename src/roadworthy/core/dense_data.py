@@ -148,7 +148,7 @@ def _pixels(content: bytes, kind: str, path: Path) -> NDArray[Any]:
 def open_masks(where: str) -> tuple[Maps, tuple[str, ...]]:
     """Images and masks of ``DIR?images=images&masks=masks&suffix=.png&ignore=255``, the defaults,
     and the names of their ids: those of ``names=FILE``, one a line, or of ``classes.yaml`` in
-    ``DIR``.
+    ``DIR``, which names boxes or outlines where ``DIR`` has those too.
 
     Raises:
         BadData: no images, or no mask for any of them; names that are none.
@@ -156,6 +156,8 @@ def open_masks(where: str) -> tuple[Maps, tuple[str, ...]]:
     root, chosen = query_of("masks", where, {"images", "masks", "suffix", "ignore", "names"})
     ignore = _number("masks", where, "ignore", chosen.get("ignore", str(VOID)))
     held = _open("masks", root, chosen, Classes(int(ignore)))
+    if "names" not in chosen and any((root / each).is_dir() for each in ("labels", "instances")):
+        return held, ()
     return held, names_beside(root, chosen.get("names"))
 
 
