@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-from roadworthy import options_adapt, options_learn
+from roadworthy import options_adapt, options_benchmark, options_learn
 from roadworthy.errors import BadInput, RoadworthyError
 from roadworthy.options import (
     attribute_request,
@@ -116,13 +116,18 @@ def _run(given: argparse.Namespace) -> Any:
             from roadworthy.learning import learn
 
             return {**_plain(learn(lesson)), "out": str(lesson.out)}
-        case "benchmark":
+        case "benchmark" if given.list or given.download:
             from roadworthy.learn.gvb.entries import entry
             from roadworthy.learn.gvb.fetch import download, listing
 
             if given.list:
                 return listing(given.root)
             return download(entry(given.download), given.root)
+        case "benchmark":
+            contest = options_benchmark.benchmark_request(given)
+            from roadworthy.benchmarking import benchmark
+
+            return {**_plain(benchmark(contest)), "out": str(contest.out)}
         case "blocks":
             from roadworthy.journey import list_blocks
 

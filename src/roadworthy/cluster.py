@@ -80,6 +80,42 @@ def ray_workers(opened: Callable[[], Bench], gpu: bool) -> Generator[Spread]:
         yield spread
 
 
+def mapped(
+    function: Callable[[Any], Any], items: Sequence[Any], gpu: bool
+) -> Iterator[tuple[int, Any]]:
+    """What `function` makes of each item, by the workers of Ray, in the order they finish.
+
+    Args:
+        function: of a module that workers can import.
+        gpu: a task takes a GPU, not a processor.
+
+    Raises:
+        BadInput: Ray is not installed, or RAY_ADDRESS leads nowhere.
+        RoadworthyError: a task died; what a task raises itself is raised here.
+    """
+    with session() as ray:
+        task = ray.remote(**{"num_gpus" if gpu else "num_cpus": 1})(_in_folder)
+        folder = str(Path.cwd())
+        waiting = {task.remote(function, each, folder): i for i, each in enumerate(items)}
+        try:
+            while waiting:
+                (done,), _ = ray.wait(list(waiting), num_returns=1)
+                yield waiting.pop(done), ray.get(done)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except ray.exceptions.RayError as error:
+            raise RoadworthyError(
+                "a task of Ray died, perhaps for want of memory; the same command goes on with "
+                "what is finished"
+            ) from error
+
+
+def _in_folder(function: Callable[[Any], Any], item: Any, folder: str) -> Any:
+    with suppress(OSError):
+        os.chdir(folder)
+    return function(item)
+
+
 @contextmanager
 def session() -> Generator[Any]:
     """Ray, connected; left as it was found.

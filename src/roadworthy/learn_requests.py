@@ -7,9 +7,10 @@ from typing import Literal, get_args
 
 from roadworthy.errors import BadInput
 from roadworthy.learn.adapt.protocols import Protocol
+from roadworthy.learn.gvb.terms import Terms
 from roadworthy.learn.machine import Machine
 from roadworthy.learn.plan import Plan
-from roadworthy.requests import LearnTask, at_least_one, one_of
+from roadworthy.requests import LearnTask, Workers, at_least_one, one_of
 
 StageVerb = Literal["amateur", "expert", "generalist", "distill"]
 Contrast = Literal["declip", "siglip"]
@@ -123,6 +124,35 @@ class AdaptRequest:
     size: int = 64
     seed: int = 0
     machine: Machine = field(default_factory=Machine)
+
+
+@dataclass(frozen=True)
+class BenchmarkRequest:
+    """`roadworthy benchmark BACKBONE ...`: what each is worth to many data sets.
+
+    Args:
+        models: the first is what others are compared with.
+        datasets: names of the 26 below `root`; () with no `pairs` means all that are there.
+        pairs: task, spec to learn from and spec to be judged by, of the user's own data.
+        seeds: how many, from `seed` on; each draws the share of the images and all else.
+    """
+
+    models: tuple[str, ...]
+    out: Path
+    terms: Terms
+    root: Path = Path("data")
+    datasets: tuple[str, ...] = ()
+    pairs: tuple[tuple[str, str, str], ...] = ()
+    seeds: int = 3
+    seed: int = 0
+    workers: Workers = "none"
+
+    def __post_init__(self) -> None:
+        at_least_one("--seeds", self.seeds)
+        one_of("--workers", self.workers, get_args(Workers))
+        twice = sorted({each for each in self.models if self.models.count(each) > 1})
+        if twice:
+            raise BadInput(f"{twice[0]} given twice; give each backbone once")
 
 
 @dataclass(frozen=True)

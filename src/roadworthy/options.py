@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, get_args
 
-from roadworthy import options_adapt, options_learn
+from roadworthy import options_adapt, options_benchmark, options_learn
 from roadworthy.requests import (
     AttributeRequest,
     BackendName,
@@ -66,10 +66,7 @@ EXAMPLES = {
     ],
     "noise identify": ["roadworthy noise identify --image photo.jpg --tensor fed.npy"],
     "blocks": ["roadworthy blocks torchvision:mobilenet_v2@random"],
-    "benchmark": [
-        "roadworthy benchmark --list --root data",
-        "roadworthy benchmark --download dtd --root data",
-    ],
+    "benchmark": options_benchmark.EXAMPLES,
     "report": ["roadworthy report out/w8a8 out/w4a4 --out comparison.html"],
     "adapt": options_adapt.EXAMPLE,
     **options_learn.EXAMPLES,
@@ -101,7 +98,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _attribute(_command(commands, "noise attribute", "which stage of a deployment is to blame"))
     _identify(_command(commands, "noise identify", "which pipeline made the tensor of a photo"))
     _blocks(_command(commands, "blocks", "the units that reconstruction would work on"))
-    _benchmark(_command(commands, "benchmark", "the 26 data sets of the general vision benchmark"))
+    options_benchmark.add_benchmark(_command(commands, "benchmark", options_benchmark.PURPOSE))
     _report(_command(commands, "report", "one self-contained HTML page out of run.json files"))
     options_adapt.add_adapt(_command(commands, "adapt", options_adapt.PURPOSE))
     for name, purpose in options_learn.PURPOSES.items():
@@ -254,14 +251,6 @@ def _side(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 4096:
         raise argparse.ArgumentTypeError(f"{text!r} given; 1 to 4096 pixels are allowed")
     return int(text)
-
-
-def _benchmark(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--list", action="store_true", help="what each is, and whether it is there")
-    what.add_argument("--download", metavar="NAME", help="one whose terms and server allow it")
-    help = "that the data sets lie below (data)"
-    parser.add_argument("--root", type=_place, default=Path("data"), metavar="DIR", help=help)
 
 
 def _report(parser: argparse.ArgumentParser) -> None:

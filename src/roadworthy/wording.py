@@ -28,7 +28,9 @@ def say(command: str, result: Any) -> str:
         case "demo":
             return ""
         case "benchmark":
-            return _benchmark(result)
+            from roadworthy import wording_benchmark
+
+            return wording_benchmark.say(result)
         case "adapt":
             return _adapted(result)
         case "learn probe":
@@ -61,34 +63,6 @@ def _evaluation(result: dict[str, Any]) -> str:
     line = f"{result['metric']}  {show(result['value'])} of {result['n']} {things}"
     also = "".join(f"; {name} {value:.4f}" for name, value in result.get("also", {}).items())
     return f"{line} ({span}{skipped}){also}"
-
-
-def _benchmark(result: dict[str, Any]) -> str:
-    if "datasets" not in result:
-        terms = f"{result['licence']}; see {result['home']}"
-        return f"written    {result['folder']}\nlicence    {terms}"
-    from roadworthy.learn.overview import table
-
-    rows = [_data_set(each) for each in result["datasets"]]
-    there = sum(each["there"] for each in result["datasets"])
-    return f"{table(rows)}\n{there} of {len(rows)} are in {result['root']}"
-
-
-def _data_set(row: dict[str, Any]) -> dict[str, Any]:
-    better = "higher" if row["higher_is_better"] else "lower"
-    state = "yes" if row["there"] else f"no, {'--download' if row['download'] else 'by hand'}"
-    return {
-        "name": row["name"],
-        "data set": row["title"],
-        "task": row["task"],
-        "classes": row["classes"] or None,
-        "train": row["train"],
-        "test": row["test"],
-        "metric": f"{row['metric']}, {better}",
-        "licence": row["licence"],
-        "files": row["folder"],
-        "there": state,
-    }
 
 
 def _stage(result: dict[str, Any]) -> str:

@@ -137,7 +137,7 @@ def images_of(samples: Sequence[Sample], task: str, size: int) -> UInt8[Tensor, 
         raise BadInput(f"{size} pixels a side given; a multiple of {STRIDES[-1]} is needed")
     if not samples:
         raise BadData(f"no sample to learn {task} from; give a source that has some")
-    images = np.stack([_pixels(each, size) for each in samples])
+    images = np.stack([squashed(decode(each.image, each.name), size) for each in samples])
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
@@ -183,8 +183,8 @@ def _mask_classes(held: Iterable[Sample]) -> tuple[str, ...]:
     return tuple(map(str, range(highest + 1)))
 
 
-def _pixels(sample: Sample, size: int) -> NDArray[np.uint8]:
-    image = decode(sample.image, sample.name)
+def squashed(image: Image.Image, size: int) -> UInt8[NDArray[np.uint8], "s s 3"]:
+    """The pixels of a square of `size`, whatever shape the image has."""
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image)

@@ -1,0 +1,157 @@
+"""`roadworthy benchmark`: backbones judged on many data sets, with few labels, row by row."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import cast
+
+from roadworthy.core.progress import track
+from roadworthy.core.runs import RunRecord, output_room
+from roadworthy.errors import BadInput
+from roadworthy.learn.batches import Task
+from roadworthy.learn.gvb.bench import (
+    DataSet,
+    Named,
+    Pair,
+    Row,
+    Terms,
+    Unit,
+    key_of,
+    measured,
+    opened,
+)
+from roadworthy.learn.gvb.entries import ENTRIES
+from roadworthy.learn.gvb.entry import Entry
+from roadworthy.learn.gvb.published import published
+from roadworthy.learn.gvb.subsets import draw
+from roadworthy.learn_requests import BenchmarkRequest
+
+_ROWS = "rows.jsonl"
+
+
+def benchmark(request: BenchmarkRequest) -> RunRecord:
+    """Measure what has not been measured yet, and write run.json.
+
+    Raises:
+        BadInput: no data set; a fraction that leaves a class of one without an image.
+        BadData, BadModel: as `learn.gvb.bench` says; all data sets are opened before any work.
+    """
+    if find_spec("scipy") is None:
+        raise BadInput("benchmark needs scipy; pip install 'roadworthy[benchmark]'")
+    with output_room(request.out, "benchmark") as out:
+        datasets = chosen(request)
+        terms = replace(request.terms, cache=str((out / "features").resolve()))
+        for each in datasets:
+            draw(opened(each, terms.size).train, terms.fraction, request.seed)
+        units = [
+            Unit(dataset, model, request.seed + number)
+            for dataset in datasets
+            for model in request.models
+            for number in range(request.seeds)
+        ]
+        rows = list(_rows(units, terms, request, out))
+    record = _record(request, rows, [opened(each, terms.size).entry.name for each in datasets])
+    record.save(out / "run.json")
+    return record
+
+
+def chosen(request: BenchmarkRequest) -> list[DataSet]:
+    """The data sets that were asked for; of the 26, those that are there where none is named.
+
+    Raises:
+        BadInput: there is none.
+    """
+    root = request.root
+    names = request.datasets
+    if not names and not request.pairs:
+        names = tuple(
+            each.name for each in ENTRIES if not each.lacking(root) and _there(each, root)
+        )
+    found: list[DataSet] = [Named(name, str(root)) for name in names]
+    found += [Pair(cast(Task, task), train, test) for task, train, test in request.pairs]
+    if not found:
+        raise BadInput(
+            f"none of the 26 data sets is in {root}; roadworthy benchmark --list --root {root} "
+            "says how to get them, and --data TASK=SPEC --test TASK=SPEC takes your own"
+        )
+    return found
+
+
+def _there(known: Entry, root: Path) -> bool:
+    folder = root / known.folder
+    return not known.lacking(root) and folder.is_dir() and any(folder.iterdir())
+
+
+def _rows(
+    units: Sequence[Unit], terms: Terms, request: BenchmarkRequest, out: Path
+) -> Iterator[Row]:
+    """A row for each unit, in order: those of the journal, and the rest as it is measured."""
+    journal = out / _ROWS
+    known = {row["key"]: row for row in _read(journal)}
+    keys = [key_of(unit, terms) for unit in track(units, "opening")]
+    missing = [number for number, key in enumerate(keys) if key not in known]
+    work = [
+        (units[number], terms, out.resolve() / "work" / keys[number][:16]) for number in missing
+    ]
+    found = _by_ray(work, request) if request.workers == "ray" else _in_turn(work)
+    for at, row in track(found, "measuring", len(work)):
+        whole = {**row, "key": keys[missing[at]]}
+        with journal.open("a") as file:
+            file.write(json.dumps(whole) + "\n")
+        known[whole["key"]] = whole
+    yield from (known[key] for key in keys)
+
+
+Work = tuple[Unit, Terms, Path]
+
+
+def _in_turn(work: Sequence[Work]) -> Iterator[tuple[int, Row]]:
+    for number, each in enumerate(work):
+        yield number, measured(*each)
+
+
+def _by_ray(work: Sequence[Work], request: BenchmarkRequest) -> Iterator[tuple[int, Row]]:
+    from roadworthy.cluster import mapped
+
+    return mapped(_one, work, gpu=request.terms.machine.device == "cuda")
+
+
+def _one(work: Work) -> Row:
+    return measured(*work)
+
+
+def _read(journal: Path) -> Iterator[Row]:
+    """Rows that have been measured; a last line that was cut off is left out."""
+    if not journal.is_file():
+        return
+    for line in journal.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue
+
+
+def _record(request: BenchmarkRequest, rows: list[Row], names: Sequence[str]) -> RunRecord:
+    from roadworthy.learn.gvb.table import by_task, summary
+
+    table = summary(rows)
+    return RunRecord(
+        command="benchmark",
+        config=asdict(request),
+        seed=request.seed,
+        data={
+            f"{row['dataset']} seed {row['seed']}": {
+                "n": row["trained_on"],
+                "sha256": row["subset"],
+            }
+            for row in rows
+        },
+        numbers={
+            "rows": rows,
+            "table": table,
+            "types": by_task(table),
+            "published": {name: published(name) for name in names if published(name)},
+        },
+    )

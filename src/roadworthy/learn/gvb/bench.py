@@ -1,0 +1,173 @@
+"""The benchmark itself: a backbone adapted to a share of a data set, and judged on its test part.
+
+A row is one data set, one backbone and one seed, which draws the share and everything random.
+"""
+
+import hashlib
+import shutil
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from roadworthy.core.predict import resolve_device
+from roadworthy.learn.adapt.fit import adapt
+from roadworthy.learn.adapt.protocols import (
+    Frozen,
+    Linear,
+    Neighbours,
+    Protocol,
+    protocol_of,
+)
+from roadworthy.learn.backbones import backbone
+from roadworthy.learn.batches import Task, hold
+from roadworthy.learn.features import weights_hash
+from roadworthy.learn.gvb.entries import entry
+from roadworthy.learn.gvb.entry import Entry
+from roadworthy.learn.gvb.own import own
+from roadworthy.learn.gvb.part import Part, few
+from roadworthy.learn.gvb.shown import Shown, answers, repeated, show
+from roadworthy.learn.gvb.subsets import draw, listed, take
+from roadworthy.learn.gvb.terms import Terms
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Named:
+    """One of the 26 data sets, by its name, below `root`."""
+
+    name: str
+    root: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A user's own data: a spec to learn from and one to be judged by."""
+
+    task: Task
+    train: str
+    test: str
+
+
+DataSet = Named | Pair
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What makes one row."""
+
+    dataset: DataSet
+    model: str
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A data set whose files have been listed."""
+
+    entry: Entry
+    train: Part
+    test: Part
+
+
+@lru_cache(maxsize=64)
+def opened(dataset: DataSet, size: int) -> Opened:
+    """Its parts; no image is read but where classes are to be found.
+
+    Raises:
+        BadInput: no data set of that name.
+        BadData: files that are missing, or in another layout.
+    """
+    match dataset:
+        case Named(name, root):
+            known = entry(name)
+            return Opened(known, known.open(Path(root), "train"), known.open(Path(root), "test"))
+        case Pair(task, train, test):
+            mine = own(task, train, test, size)
+            return Opened(mine, mine.open(Path(), "train"), mine.open(Path(), "test"))
+
+
+@lru_cache(maxsize=1)
+def _shown(dataset: DataSet, size: int) -> Shown:
+    """The test images of the data set that was asked for last."""
+    return show(opened(dataset, size).test, size)
+
+
+def suited(terms: Terms, task: Task) -> Protocol:
+    """The protocol for a task: neighbours vote on classes only, and boxes have no linear head.
+
+    >>> suited(Terms(protocol="knn"), "depth")
+    Linear()
+    >>> type(suited(Terms(), "detection")).__name__
+    'Frozen'
+    """
+    found = protocol_of(terms.protocol, terms.descent)
+    if terms.protocol == "knn" and task != "classification":
+        found = protocol_of("linear", terms.descent)
+    if terms.protocol in ("knn", "linear") and task == "detection":
+        found = Frozen(terms.descent)
+    return found
+
+
+def key_of(unit: Unit, terms: Terms) -> str:
+    """What a row depends on: weights, lists of files, the share of them, the protocol and seed."""
+    here = opened(unit.dataset, terms.size)
+    torch.manual_seed(unit.seed)  # of weights that are drawn
+    weights = weights_hash(backbone(unit.model))
+    how = suited(terms, here.entry.task)
+    said = (weights, listed(here.train), listed(here.test), terms.fraction, terms.size, how)
+    return hashlib.sha256(repr((unit, *said)).encode()).hexdigest()
+
+
+def measured(unit: Unit, terms: Terms, work: Path) -> Row:
+    """The row of a unit.
+
+    Args:
+        work: folder for what an interrupted adaptation goes on from; gone at the end.
+
+    Raises:
+        BadInput: a fraction that leaves a class without an image.
+        BadData, BadModel, RoadworthyError: as `opened` and `adapt` say.
+    """
+    here = opened(unit.dataset, terms.size)
+    task, classes = here.entry.task, here.train.classes
+    drawn = draw(here.train, terms.fraction, unit.seed)
+    labelled = hold(take(here.train, drawn), task, terms.size, classes)
+    how = suited(terms, task)
+    cache = Path(terms.cache) if terms.cache else None
+    adapted = adapt(unit.model, labelled, how, work, unit.seed, terms.machine, cache)
+    shown = _shown(unit.dataset, terms.size)
+    kept = cache if isinstance(how, Neighbours | Linear | Frozen) else None
+    said = answers(adapted, task, len(classes), shown, resolve_device(terms.machine.device), kept)
+    scored = here.entry.metric(said, here.test)
+    again = repeated(here.test, shown, labelled.content.images)
+    odd = [f"{few(again)} also among the images to learn from"] if again else []
+    shutil.rmtree(work, ignore_errors=True)
+    return {
+        **about(unit, here),
+        "value": scored.value,
+        "also": scored.also,
+        "told": [*here.train.told, *here.test.told, *odd, *scored.told],
+        "trained_on": len(labelled),
+        "tested_on": len(here.test),
+        "subset": drawn.sha256,
+        "protocol": type(how).__name__,
+        "chosen": adapted.chosen,
+        "compute": asdict(adapted.compute),
+    }
+
+
+def about(unit: Unit, here: Opened) -> Row:
+    """What of a row is known before."""
+    return {
+        "dataset": here.entry.name,
+        "title": here.entry.title,
+        "task": here.entry.task,
+        "metric": here.entry.metric.name,
+        "higher": here.entry.metric.higher,
+        "backbone": unit.model,
+        "seed": unit.seed,
+    }

@@ -1,0 +1,148 @@
+"""What an adapted backbone answers about a data set's test images, in the pixels of their files."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import assert_never
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from roadworthy.core.dense import Depth, Segmentation
+from roadworthy.core.detection import Detection
+from roadworthy.core.images import Placement, Size
+from roadworthy.core.progress import track
+from roadworthy.core.sources import decode
+from roadworthy.core.tasks import Answer, Classification
+from roadworthy.core.tasks import Task as Answering
+from roadworthy.learn.adapt.adapted import AdaptedModel
+from roadworthy.learn.adapt.fit import Adapted
+from roadworthy.learn.backbones import Backbone
+from roadworthy.learn.batches import Batch, Task, see, squashed, whole
+from roadworthy.learn.duplicates import CLOSE, Hashes, both_ways, hashes, nearest
+from roadworthy.learn.features import kept, weights_hash
+from roadworthy.learn.gvb.part import Part
+
+_BATCH = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Test images, decoded once for all that are asked about them.
+
+    Args:
+        images: squashed to squares, as bytes.
+        sizes: height and width of each file.
+    """
+
+    images: UInt8[Tensor, "n 3 s s"]
+    sizes: tuple[Size, ...]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the images as they are held."""
+        return hashlib.sha256(self.images.numpy().tobytes()).hexdigest()
+
+    @cached_property
+    def hashes(self) -> Hashes:
+        """Perceptual ones, of the squares."""
+        return hashes(pictures(self.images))
+
+
+def show(part: Part, size: int) -> Shown:
+    """The images of a part, as squares of `size` pixels; samples are gone through one at a time."""
+    images = np.empty((len(part), size, size, 3), np.uint8)
+    sizes: list[Size] = []
+    for number, sample in enumerate(track(part, f"decoding {part.origin.source}", len(part))):
+        image = decode(sample.image, sample.name)
+        sizes.append((image.height, image.width))
+        images[number] = squashed(image, size)
+    return Shown(torch.from_numpy(images).permute(0, 3, 1, 2), tuple(sizes))
+
+
+def pictures(images: UInt8[Tensor, "n 3 s s"]) -> Iterator[Image.Image]:
+    """Images that are held as bytes."""
+    return (Image.fromarray(each.permute(1, 2, 0).numpy()) for each in images)
+
+
+def repeated(part: Part, shown: Shown, learned: UInt8[Tensor, "m 3 s s"]) -> list[str]:
+    """Names of the images of `part` that resemble one to learn from, the right way round or not."""
+    known = both_ways(pictures(learned))
+    bits = nearest(shown.hashes, known)[1]
+    return [name for name, each in zip(part.names, bits, strict=True) if each <= CLOSE]
+
+
+def answers(
+    adapted: Adapted,
+    task: Task,
+    classes: int,
+    shown: Shown,
+    device: torch.device,
+    cache: Path | None = None,
+) -> Iterator[Answer]:
+    """What the model says of each image, as `core.tasks` has it, in pixels of the image file.
+
+    Args:
+        cache: folder in which the features of classified images are kept, where the backbone is
+            not one of its own for these data.
+    """
+    size = shown.images.shape[-1]
+    model = AdaptedModel(adapted.body, adapted.head, task, size).eval().to(device)
+    says = _answering(task, classes, size)
+    pooled = None
+    if task == "classification" and cache is not None:
+        pooled = _pooled(adapted.body, shown, device, cache)
+    for start in track(range(0, len(shown.sizes), _BATCH), "answering"):
+        part = slice(start, start + _BATCH)
+        with torch.no_grad():
+            if pooled is None:
+                said = model(_seen(shown, part, device))
+            else:
+                said = adapted.head(pooled[part].to(device))
+        places = [_placed(each, size) for each in shown.sizes[part]]
+        yield from says.answers(said.float().cpu(), places, "as-trained")
+
+
+def _answering(task: Task, classes: int, size: int) -> Answering:
+    match task:
+        case "classification":
+            return Classification()
+        case "detection":
+            return Detection("xyxy-shares")
+        case "segmentation":
+            return Segmentation(classes, (size, size))
+        case "depth":
+            return Depth((size, size))
+        case _:
+            assert_never(task)
+
+
+def _placed(size: Size, side: int) -> Placement:
+    return Placement((side / size[0], side / size[1]), (0, 0), size)
+
+
+def _seen(shown: Shown, part: slice, device: torch.device) -> Float[Tensor, "b 3 s s"]:
+    stored = shown.images[part].to(device)
+    return see(Batch(stored), whole(len(stored)).to(device)).images
+
+
+def _pooled(
+    body: Backbone, shown: Shown, device: torch.device, cache: Path
+) -> Float[Tensor, "n d"]:
+    """Pooled features of all images, out of `cache` where they are there."""
+
+    def made() -> dict[str, Tensor]:
+        starts = range(0, len(shown.sizes), _BATCH)
+        with torch.no_grad():
+            found = [
+                body(_seen(shown, slice(start, start + _BATCH), device)).cpu()
+                for start in track(starts, "encoding")
+            ]
+        return {"pooled": torch.cat(found)}
+
+    return kept(cache, f"{weights_hash(body)} {shown.sha256}", made)["pooled"]
