@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from roadworthy.core.progress import track
-from roadworthy.core.runs import RunRecord, output_room
+from roadworthy.core.runs import RunRecord, output_room, plain, write_atomically
 from roadworthy.errors import BadInput
 from roadworthy.learn.batches import Task
 from roadworthy.learn.gvb.bench import (
@@ -27,8 +27,6 @@ from roadworthy.learn.gvb.entry import Entry
 from roadworthy.learn.gvb.published import published
 from roadworthy.learn.gvb.subsets import draw
 from roadworthy.learn_requests import BenchmarkRequest
-
-_ROWS = "rows.jsonl"
 
 
 def benchmark(request: BenchmarkRequest) -> RunRecord:
@@ -87,21 +85,17 @@ def _there(known: Entry, root: Path) -> bool:
 def _rows(
     units: Sequence[Unit], terms: Terms, request: BenchmarkRequest, out: Path
 ) -> Iterator[Row]:
-    """A row for each unit, in order: those of the journal, and the rest as it is measured."""
-    journal = out / _ROWS
-    known = {row["key"]: row for row in _read(journal)}
-    keys = [key_of(unit, terms) for unit in track(units, "opening")]
-    missing = [number for number, key in enumerate(keys) if key not in known]
-    work = [
-        (units[number], terms, out.resolve() / "work" / keys[number][:16]) for number in missing
-    ]
+    """A row for each unit, in order: those that have been measured before, and the rest."""
+    keys = [key_of(unit, terms)[:32] for unit in track(units, "opening")]
+    files = [out / "rows" / f"{key}.json" for key in keys]
+    missing = [number for number, file in enumerate(files) if not file.is_file()]
+    room = out.resolve() / "work"
+    work = [(units[number], terms, room / keys[number]) for number in missing]
     found = _by_ray(work, request) if request.workers == "ray" else _in_turn(work)
     for at, row in track(found, "measuring", len(work)):
-        whole = {**row, "key": keys[missing[at]]}
-        with journal.open("a") as file:
-            file.write(json.dumps(whole) + "\n")
-        known[whole["key"]] = whole
-    yield from (known[key] for key in keys)
+        with write_atomically(files[missing[at]]) as temporary:
+            temporary.write_text(json.dumps(plain(row), indent=1) + "\n")
+    yield from (json.loads(file.read_text()) for file in files)
 
 
 Work = tuple[Unit, Terms, Path]
@@ -120,17 +114,6 @@ def _by_ray(work: Sequence[Work], request: BenchmarkRequest) -> Iterator[tuple[i
 
 def _one(work: Work) -> Row:
     return measured(*work)
-
-
-def _read(journal: Path) -> Iterator[Row]:
-    """Rows that have been measured; a last line that was cut off is left out."""
-    if not journal.is_file():
-        return
-    for line in journal.read_text().splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            continue
 
 
 def _record(request: BenchmarkRequest, rows: list[Row], names: Sequence[str]) -> RunRecord:

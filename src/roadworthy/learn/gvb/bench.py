@@ -144,7 +144,8 @@ def measured(unit: Unit, terms: Terms, work: Path) -> Row:
     said = answers(adapted, task, len(classes), shown, resolve_device(terms.machine.device), kept)
     scored = here.entry.metric(said, here.test)
     again = repeated(here.test, shown, labelled.content.images)
-    odd = [f"{few(again)} also among the images to learn from"] if again else []
+    names = few([each.partition(" ")[0] for each in again])
+    odd = [f"{names} also among the images to learn from"] if again else []
     shutil.rmtree(work, ignore_errors=True)
     return {
         **about(unit, here),

@@ -1,0 +1,242 @@
+"""The benchmark of backbones: rows, what they are judged by, how a run goes on, and two workers."""
+
+import json
+from collections.abc import Generator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from roadworthy import benchmarking
+from roadworthy.cli import main
+from roadworthy.learn.adapt.fit import Adapted
+from roadworthy.learn.backbones import backbone
+from roadworthy.learn.gvb.own import own
+from roadworthy.learn.gvb.shown import answers, show
+from roadworthy.learn.gvb.table import by_task, summary
+
+BODY = "metanet:mn_xs@random"
+SHORT = ["--size", "32", "--steps", "2", "--rates", "0.002", "--device", "cpu"]
+XML = """<annotation><size><width>48</width><height>40</height></size>
+<object><name>dot</name><bndbox><xmin>{}</xmin><ymin>{}</ymin>
+<xmax>{}</xmax><ymax>{}</ymax></bndbox></object></annotation>"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve images of a bright square on noise, with class, box, mask and depth."""
+    folder = tmp_path_factory.mktemp("bench")
+    random = np.random.default_rng(0)
+    pixels: list[Any] = []
+    for i in range(12):
+        x = random.integers(0, 40, (40, 48, 3), dtype=np.uint8)
+        left, mask = 4 + 2 * i, np.zeros((40, 48), np.uint16)
+        x[8:24, left : left + 16], mask[8:24, left : left + 16] = 120 + 10 * i, 1
+        pixels.append(x)
+        for name, held in (("images", x), ("masks", mask.astype(np.uint8)), ("JPEGImages", x)):
+            (folder / name).mkdir(exist_ok=True)
+            Image.fromarray(held).save(folder / name / f"{i}.png")
+        (folder / "depth").mkdir(exist_ok=True)
+        Image.fromarray(1000 + 500 * mask).save(folder / "depth" / f"{i}.png")
+        (folder / "Annotations").mkdir(exist_ok=True)
+        box = XML.format(left + 1, 9, left + 16, 24)
+        (folder / "Annotations" / f"{i}.xml").write_text(box)
+    np.savez(folder / "a.npz", x=np.stack(pixels), y=np.arange(12) % 2)
+    return folder
+
+
+def pairs(data: Path) -> list[str]:
+    specs = {
+        "classification": f"npz:{data}/a.npz?x=x&y=y",
+        "detection": f"voc:{data}",
+        "segmentation": f"masks:{data}",
+        "depth": f"depth:{data}",
+    }
+    both = (("--data", task, spec, "--test") for task, spec in specs.items())
+    return [
+        each for a, task, spec, b in both for each in (a, f"{task}={spec}", b, f"{task}={spec}")
+    ]
+
+
+def run(out: Path, *arguments: str) -> dict[str, Any]:
+    assert main(["benchmark", *arguments, *SHORT, "--out", str(out)]) == 0
+    return json.loads((out / "run.json").read_text())
+
+
+def values(told: dict[str, Any]) -> list[float]:
+    return [row["value"] for row in told["rows"]]
+
+
+@pytest.fixture(scope="module")
+def four(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """All four tasks, two seeds."""
+    out = tmp_path_factory.mktemp("four") / "out"
+    return out, run(out, BODY, *pairs(data), "--fraction", "0.5", "--seeds", "2")
+
+
+def test_each_task_has_its_metric_protocol_and_share(four: tuple[Path, dict[str, Any]]) -> None:
+    _, told = four
+    rows = {row["task"]: row for row in told["rows"]}
+    assert {task: (row["metric"], row["protocol"]) for task, row in rows.items()} == {
+        "classification": ("top-1", "Linear"),
+        "detection": ("AP50", "Frozen"),
+        "segmentation": ("mIoU", "Linear"),
+        "depth": ("RMSE", "Linear"),
+    }
+    assert {(row["trained_on"], row["tested_on"]) for row in told["rows"]} == {(6, 12)}
+    assert [row["seed"] for row in told["rows"]] == [0, 1] * 4
+    assert len({row["subset"] for row in told["rows"] if row["task"] == "depth"}) == 2
+    assert all(
+        any("6 (" in line and "learn from" in line for line in r["told"]) for r in told["rows"]
+    )
+    assert 0 < rows["segmentation"]["value"] < 1
+    assert 0 < rows["depth"]["value"] < 0.5  # half a metre between square and ground
+    assert {row["relative"] for row in told["types"]} == {1.0}
+
+
+def test_neighbours_find_the_images_that_they_know(data: Path, tmp_path: Path) -> None:
+    told = run(
+        tmp_path, BODY, *pairs(data)[:4], "--fraction", "1", "--protocol", "knn", "--seeds", "1"
+    )
+    assert values(told) == [1.0]
+
+
+def test_another_protocol_asks_the_backbone_nothing_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [BODY, *pairs(data)[:4], "--fraction", "0.5", "--seeds", "1"]
+    run(tmp_path, *given)
+
+    def never(*_: object) -> None:
+        raise AssertionError("the backbone was asked")
+
+    monkeypatch.setattr("roadworthy.core.metanet.MetaNet.forward", never)
+    told = run(tmp_path, *given, "--protocol", "knn")
+    assert [row["protocol"] for row in told["rows"]] == ["Neighbours"]
+
+
+def test_an_interrupted_run_goes_on(
+    four: tuple[Path, dict[str, Any]], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    measured = benchmarking.measured
+
+    def stopped(*unit: Any) -> Any:
+        asked.append(1)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return measured(*unit)
+
+    given = [BODY, *pairs(data), "--fraction", "0.5", "--seeds", "2"]
+    monkeypatch.setattr(benchmarking, "measured", stopped)
+    assert main(["benchmark", *given, *SHORT, "--out", str(tmp_path)]) == 1
+    assert not (tmp_path / "run.json").exists()
+    told = run(tmp_path, *given)
+    assert len(asked) == 4 + 5
+    assert values(told) == values(four[1])
+    assert run(tmp_path, *given)["rows"] == told["rows"]
+    assert len(asked) == 9
+
+
+class Half(nn.Module):
+    """Says that there is one box, the left half of a 32 x 32 input, and that it is of class 1."""
+
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        n = len(maps[0])
+        return torch.tensor([[[-9.0, 9.0, -9.0]]] * n), torch.tensor([[[0.0, 0.0, 16.0, 32.0]]] * n)
+
+
+def test_answers_lie_in_the_pixels_of_the_file(data: Path) -> None:
+    part = own("detection", f"voc:{data}", f"voc:{data}").open(Path(), "test")
+    shown = show(part, 32)
+    assert shown.sizes[0] == (40, 48)
+    adapted = Adapted(backbone(BODY), Half(), 0.0, {})
+    said = list(answers(adapted, "detection", 3, shown, torch.device("cpu")))
+    assert len(said) == 12
+    np.testing.assert_allclose(said[0][:, :4], [[0, 0, 24, 40]])
+    assert said[0][0, 5] == 1
+
+
+def row(backbone: str, seed: int, value: float, name: str = "set", higher: bool = True) -> Any:
+    shared = {"title": name, "task": "depth", "metric": "m", "trained_on": 1, "tested_on": 1}
+    return {
+        "dataset": name,
+        "backbone": backbone,
+        "seed": seed,
+        "value": value,
+        "higher": higher,
+    } | shared
+
+
+def test_errors_are_shares_of_the_first_backbones() -> None:
+    rows = [row("a", 0, 0.6), row("a", 1, 0.8), row("b", 0, 0.8), row("b", 1, 0.9)]
+    rows += [row("a", 0, 2.0, "far", False), row("b", 0, 3.0, "far", False)]
+    table = summary(rows)
+    assert [round(each["relative"], 6) for each in table] == [1, 0.5, 1, 1.5]
+    assert [round(each["mean"], 6) for each in table] == [0.7, 0.85, 2, 3]
+    gains = [each["gain"] for each in table]
+    np.testing.assert_allclose(gains, [0, 0.15, 0, -1])
+    low, high = table[1]["gain_low"], table[1]["gain_high"]
+    np.testing.assert_allclose([low, high], [0.15 - 12.706 * 0.05, 0.15 + 12.706 * 0.05], 1e-4)
+    assert table[3]["low"] is None
+    errors = {each["backbone"]: each["relative"] for each in by_task(table)}
+    np.testing.assert_allclose([errors["a"], errors["b"]], [1, 1])
+
+
+@pytest.fixture(scope="module")
+def two_workers() -> Generator[None]:
+    ray = pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        yield
+        ray.shutdown()
+
+
+@pytest.mark.skipif(
+    find_spec("ray") is None, reason="Ray is missing: pip install 'roadworthy[cluster]'"
+)
+@pytest.mark.usefixtures("two_workers")
+def test_two_workers_find_what_one_process_finds(
+    four: tuple[Path, dict[str, Any]],
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = [BODY, *pairs(data), "--fraction", "0.5", "--seeds", "2"]
+    told = run(tmp_path, *given, "--workers", "ray")
+    assert told["rows"] == [
+        each | {"compute": mine["compute"]}
+        for each, mine in zip(four[1]["rows"], told["rows"], strict=True)
+    ]
+    gone = str(tmp_path / "gone")
+    assert main(["benchmark", gone, *pairs(data)[:4], *SHORT, "--out", str(tmp_path / "no")]) != 0
+    assert "gone" in capsys.readouterr().err
+
+
+def test_what_does_not_fit_is_told_before_any_work(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own_data = pairs(data)[:4]
+    out = ["--out", str(tmp_path / "out")]
+    for given, said in (
+        (["--out", "x"], "no backbone given"),
+        ([BODY, *own_data], "no --out given"),
+        ([BODY, *own_data[:2], *out], "--data of classification and --test of nothing given"),
+        ([BODY, "--root", str(tmp_path), *out], "none of the 26 data sets is in"),
+        ([BODY, "--datasets", "dogs", *out], "data set 'dogs' given"),
+        ([BODY, "--datasets", "dtd", "--root", str(tmp_path), *out], "no such folder found"),
+        ([BODY, *own_data, "--fraction", "0.01", *out], "without an image"),
+        ([BODY, BODY, *own_data, *out], "given twice"),
+        ([BODY, *own_data, "--seeds", "0", *out], "--seeds"),
+        ([BODY, *own_data, "--size", "33", *out], "multiple of 32"),
+        (["metanet:none@random", *own_data, *out], "none"),
+    ):
+        assert main(["benchmark", *given]) != 0
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
