@@ -15,7 +15,7 @@ from roadworthy.learn.generalist import learn_generalist
 from roadworthy.learn.machine import Machine
 from roadworthy.learn.plan import Plan
 from roadworthy.learn.sources import source
-from roadworthy.learn.tasks import judge_head
+from roadworthy.learn.tasks import held_out_loss
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +43,14 @@ def test_ruined_weights_are_left(sources: list[Source]) -> None:
     learner = Headed(backbone("metanet:mn_xs@random"), sources).eval()
     start = {name: each.clone() for name, each in learner.state_dict().items()}
     judges = [(learner.backbone, h, s) for h, s in zip(learner.heads, sources, strict=True)]
-    before = [judge_head(*each).value for each in judges]
+    before = [held_out_loss(*each) for each in judges]
     with torch.no_grad():
         for each in learner.parameters():
             each.mul_(-3)
     found = blend(learner, start, judges)
     assert set(found.gains) == set(SHARES)
-    after = [judge_head(*each).value for each in judges]
-    assert after[0] >= before[0]
-    assert after[1] <= before[1]
+    after = [held_out_loss(*each) for each in judges]
+    assert all(now <= then for now, then in zip(after, before, strict=True))
     assert all(each >= 0 for each in found.gains[found.share])
 
 

@@ -13,14 +13,14 @@ from torch import Tensor
 from roadworthy.core.models import load_model
 from roadworthy.errors import BadInput, BadModel
 from roadworthy.learn.backbones import Generalist, backbone
-from roadworthy.learn.batches import Source, Task, hold
+from roadworthy.learn.batches import Source, Task, hold, see, whole
 from roadworthy.learn.distill import distill
 from roadworthy.learn.expert import Headed, Job, learn_expert, reopened, written
 from roadworthy.learn.generalist import begun, learn_generalist
 from roadworthy.learn.loop import Compute, Machine, Trained
 from roadworthy.learn.plan import Plan
 from roadworthy.learn.scenes import CLASSES, OBJECTS, scenes
-from roadworthy.learn.tasks import AUGMENTATIONS, answer, read
+from roadworthy.learn.tasks import AUGMENTATIONS, answer, held_out_loss, read
 
 XS = "metanet:mn_xs@random"
 PLAN = Plan(steps=3, batch=4, every=2)
@@ -70,6 +70,22 @@ def said(learner: Headed, number: int, images: Tensor) -> list[Tensor]:
     with torch.no_grad():
         found = answer(task, learner.heads[number], read(learner.backbone, task, images))
     return list(found) if isinstance(found, tuple) else [found]
+
+
+def test_a_head_begins_as_the_best_of_several(experts: list[Path], sources: list[Source]) -> None:
+    depth = sources[3:]
+    three = [reopened(experts[number]) for number in (3, 3, 2)]
+    torch.manual_seed(1)
+    three[1] = Headed(three[1].backbone, depth)  # a head of its own that has learned nothing
+    losses = [held_out_loss(each.backbone, each.heads[0], depth[0]) for each in three[:2]]
+    better = losses.index(min(losses))
+    images = see(depth[0].content, whole(4)).images
+    for choosing in (depth, ()):
+        for order in ((0, 1), (1, 0)):
+            both = [three[2], *(three[each] for each in order)]
+            own = better if choosing else order[0]
+            begins = begun(both, depth, choosing).eval()
+            torch.testing.assert_close(said(begins, 0, images), said(three[own].eval(), 0, images))
 
 
 @pytest.mark.parametrize(("main", "training"), [(1, True), (1, False), (0, True)])

@@ -2,7 +2,8 @@
 
 A stage that goes on from experts may lose what one of them could. Of several points on the straight
 line from the first weights to the last, the one is taken at which the worst task, on images kept
-for the choice, has gained most over the start. The start is among them, so none falls there.
+for the choice, has gained most over the start. The start is among them, so none falls there. What
+is compared are losses: metrics of a few hundred images jump by more than there is to be gained.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,7 @@ from torch import Tensor, nn
 from roadworthy.core.progress import track
 from roadworthy.learn.backbones import Backbone
 from roadworthy.learn.batches import Source
-from roadworthy.learn.judge import Verdict
-from roadworthy.learn.tasks import judge_head
+from roadworthy.learn.tasks import held_out_loss
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 Weights = Mapping[str, Tensor]
@@ -22,7 +22,9 @@ Weights = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Blend:
-    """What was chosen, and every share's gains: of each judge, relative to the start."""
+    """What was chosen, and every share's gains: how much smaller each judge's loss is than at the
+    start, as a share of it.
+    """
 
     share: float
     gains: Mapping[float, tuple[float, ...]]
@@ -40,16 +42,6 @@ def between(start: Weights, end: Weights, share: float) -> dict[str, Tensor]:
         name: each.lerp(end[name], share) if each.is_floating_point() else end[name]
         for name, each in start.items()
     }
-
-
-def gain(before: Verdict, after: Verdict) -> float:
-    """Relative change of a metric for the better.
-
-    >>> gain(Verdict("rmse", 4.0, -100.0, 1), Verdict("rmse", 3.0, -100.0, 1))
-    0.25
-    """
-    change = (after.value - before.value) / max(abs(before.value), 1e-9)
-    return change if before.points > 0 else -change
 
 
 def best(gains: Mapping[float, Sequence[float]]) -> float:
@@ -71,12 +63,15 @@ def blend(
         judges: backbone and head, both parts of `learner`, and images that choose.
     """
     end = {name: each.clone() for name, each in learner.state_dict().items()}
-    found: dict[float, list[Verdict]] = {}
+    found: dict[float, list[float]] = {}
     for share in track(SHARES, "choosing how far to go", len(SHARES)):
         learner.load_state_dict(between(start, end, share))
-        found[share] = [judge_head(body, head, source) for body, head, source in judges]
+        found[share] = [held_out_loss(body, head, source) for body, head, source in judges]
     first = found[SHARES[0]]
-    gains = {share: tuple(map(gain, first, each)) for share, each in found.items()}
+    gains = {
+        share: tuple(1 - now / before for before, now in zip(first, each, strict=True))
+        for share, each in found.items()
+    }
     chosen = best(gains)
     learner.load_state_dict(between(start, end, chosen))
     return Blend(chosen, gains)

@@ -3,6 +3,7 @@
 Soft sharing is `backbones.Generalist`; hard sharing are heads of all types of task on its features.
 A head that an expert has learned begins as it was and reads that expert's own features, the rest by
 weights of zero: at step 0 every head says what its expert says, and main and others go from there.
+Where several experts have learned it, it is the one whose loss on the choosing images is smallest.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from roadworthy.learn.expert import Headed, Job, reopened, written
 from roadworthy.learn.heads import ClassHead
 from roadworthy.learn.loop import Feed, train
 from roadworthy.learn.manifest import is_stage, read_config
-from roadworthy.learn.tasks import AUGMENTATIONS
+from roadworthy.learn.tasks import AUGMENTATIONS, held_out_loss
 
 
 def learn_generalist(
@@ -37,8 +38,9 @@ def learn_generalist(
     Args:
         main: folder of the stage that goes on learning.
         auxiliaries: folders of stages that stay as they are.
-        choosing: images, neither learned from nor judged by, that say how far to go from the
-            experts (`learn.blend`); none means to the end.
+        choosing: images, neither learned from nor judged by, that say which of several experts'
+            heads to begin with, the first one's if none do, and how far to go from there
+            (`learn.blend`), to the end if none do.
 
     Raises:
         BadInput: no auxiliary or no source.
@@ -54,28 +56,25 @@ def learn_generalist(
     experts = [reopened(folder) for folder in folders]
     output_folder(job.out)
     torch.manual_seed(job.plan.seed)
-    learner = begun(experts, sources)
+    learner = begun(experts, sources, choosing)
     feeds = [Feed(each, AUGMENTATIONS[each.task]) for each in sources]
     start = {name: each.clone() for name, each in learner.state_dict().items()}
     trained = train(learner, feeds, job.plan, job.out, job.machine, job.resume)
     told: dict[str, Any] = {}
     if choosing and trained.first:
         assert isinstance(trained.learner, Headed)
-        judges = _judges(trained.learner, sources, choosing)
+        judges = [
+            (trained.learner.backbone, head, shown)
+            for source, head in zip(sources, trained.learner.heads, strict=True)
+            for shown in _judging(source, choosing)
+        ]
         told = {"blend": asdict(blend(trained.learner, start, judges))}
     return written(trained, ("generalist", *architectures), sources, job, folders, told)
 
 
-def _judges(
-    learner: Headed, sources: Sequence[Source], choosing: Sequence[Source]
-) -> list[tuple[Backbone, nn.Module, Source]]:
-    heads = list(zip(sources, learner.heads, strict=True))
-    return [
-        (learner.backbone, head, shown)
-        for source, head in heads
-        for shown in choosing
-        if (shown.task, shown.classes) == (source.task, source.classes)
-    ]
+def _judging(source: Source, choosing: Sequence[Source]) -> list[Source]:
+    """Those of `choosing` that the head of a source is judged by."""
+    return [each for each in choosing if (each.task, each.classes) == (source.task, source.classes)]
 
 
 def checked(folders: Sequence[Path]) -> list[Architecture]:
@@ -97,12 +96,14 @@ def checked(folders: Sequence[Path]) -> list[Architecture]:
     return [config.architecture for config in configs]
 
 
-def begun(experts: Sequence[Headed], sources: Sequence[Source]) -> Headed:
+def begun(
+    experts: Sequence[Headed], sources: Sequence[Source], choosing: Sequence[Source] = ()
+) -> Headed:
     """A generalist of experts, the first the main branch, that says what each of them says."""
     bodies = [single_of(each) for each in experts]
     learner = Headed(generalist(bodies[0], bodies[1:]), sources)
     for head, source in zip(learner.heads, sources, strict=True):
-        inherit(head, source, experts)
+        inherit(head, source, experts, _judging(source, choosing))
     return learner
 
 
@@ -113,21 +114,33 @@ def single_of(expert: Headed) -> Single:
 
 
 @torch.no_grad()
-def inherit(head: nn.Module, source: Source, experts: Sequence[Headed]) -> None:
-    """Fill a new head that reads all of `experts` from the first that has one for `source`."""
-    for place, expert in enumerate(experts):
-        own = expert.head_for(source)
-        if own is None:
-            continue
-        weights = own.state_dict()
-        new = head.state_dict()
-        head.load_state_dict({k: v for k, v in weights.items() if v.shape == new[k].shape}, False)
-        before = [read_by(source.task, each.backbone) for each in experts[:place]]
-        for tap, (into, held) in enumerate(zip(entries(head), entries(own), strict=True)):
-            start = sum(each[tap] for each in before)
-            into.zero_()
-            into[:, start : start + held.shape[1]] = held
+def inherit(
+    head: nn.Module,
+    source: Source,
+    experts: Sequence[Headed],
+    judging: Sequence[Source] = (),
+) -> None:
+    """Fill a new head that reads all of `experts` from the best that has one for `source`.
+
+    Args:
+        judging: images by whose loss it is the best; none means the first.
+    """
+    known = [(place, own) for place, own in enumerate(e.head_for(source) for e in experts) if own]
+    if not known:
         return
+
+    def loss(each: tuple[int, nn.Module]) -> float:
+        body = experts[each[0]].backbone
+        return sum(held_out_loss(body, each[1], shown) for shown in judging)
+
+    place, own = min(known, key=loss)
+    weights, new = own.state_dict(), head.state_dict()
+    head.load_state_dict({k: v for k, v in weights.items() if v.shape == new[k].shape}, False)
+    before = [read_by(source.task, each.backbone) for each in experts[:place]]
+    for tap, (into, held) in enumerate(zip(entries(head), entries(own), strict=True)):
+        start = sum(each[tap] for each in before)
+        into.zero_()
+        into[:, start : start + held.shape[1]] = held
 
 
 def read_by(task: Task, body: Backbone) -> tuple[int, ...]:

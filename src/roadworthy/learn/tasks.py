@@ -114,6 +114,18 @@ def judge_head(
         return judge_maps(head, source, pairs)
 
 
+@torch.no_grad()
+def held_out_loss(backbone: Backbone, head: nn.Module, source: Source) -> float:
+    """The mean loss of a backbone and a head on held-out images, seen whole."""
+    backbone.eval()
+    head.eval()
+    found: list[float] = []
+    for batch in whole_batches(source, torch.device("cpu")):
+        said = answer(source.task, head, read(backbone, source.task, batch.images))
+        found += [float(loss_of(source.task, said, batch, len(source.classes)))] * len(batch)
+    return sum(found) / len(found)
+
+
 def judge_maps(head: nn.Module, source: Source, pairs: Iterable[tuple[Batch, Maps]]) -> Verdict:
     """The metric of a head on batches whose maps are at hand."""
     head.eval()
