@@ -25,9 +25,10 @@ def add_adapt(parser: argparse.ArgumentParser) -> None:
     add("--task", required=True, choices=get_args(LearnTask))
     add("--test", default="", metavar="SPEC", help="what judges; it chooses nothing")
     add("--fraction", type=float, default=0.1, metavar="F", help="of --data, by class (0.1)")
-    help = "neighbours vote, a linear layer, a head, a head and low-rank changes, all (linear)"
+    help = "neighbours vote, a linear layer, a head, a head and low-rank changes, all, a head and "
+    help += "then all (linear)"
     add("--protocol", choices=NAMES, default="linear", help=help)
-    add("--steps", type=int, default=Descent.steps, metavar="N", help="of frozen, lora, full (200)")
+    add("--steps", type=int, default=Descent.steps, metavar="N", help="of frozen ... staged (200)")
     add("--batch-size", type=int, default=Descent.batch, metavar="N", help="images of a step (32)")
     help = "learning rates to choose from on held-out labelled images (0.0005 0.002 0.008)"
     add("--rates", type=float, nargs="+", default=Descent.rates, metavar="R", help=help)

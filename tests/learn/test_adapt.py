@@ -3,10 +3,12 @@
 import json
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from learn.stopping import interruption
 from torch import Tensor, nn
 
 from roadworthy.cli import main
@@ -14,7 +16,7 @@ from roadworthy.core.boxes import Finish, candidates, chosen, head_of
 from roadworthy.errors import BadData, BadInput
 from roadworthy.learn.adapt import low_rank
 from roadworthy.learn.adapt.adapted import AdaptedModel
-from roadworthy.learn.adapt.fit import adapt, apart
+from roadworthy.learn.adapt.fit import Adapted, adapt, apart
 from roadworthy.learn.adapt.neighbours import NeighbourHead, best_count
 from roadworthy.learn.adapt.protocols import (
     Descending,
@@ -24,11 +26,15 @@ from roadworthy.learn.adapt.protocols import (
     Linear,
     LowRank,
     Neighbours,
+    Staged,
 )
 from roadworthy.learn.backbones import backbone
 from roadworthy.learn.batches import Source
+from roadworthy.learn.draws import chosen as chosen_images
 from roadworthy.learn.heads import decode
+from roadworthy.learn.loop import Learner, train
 from roadworthy.learn.machine import Machine
+from roadworthy.learn.plan import Plan
 from roadworthy.learn.sources import source
 from roadworthy.learn.tasks import head_of as task_head
 
@@ -97,7 +103,10 @@ def test_who_chooses_is_not_learned_from(coloured: Source) -> None:
         apart(few, 0)
 
 
-@pytest.mark.parametrize("protocol", [Frozen(SHORT), LowRank(SHORT, rank=2), Full(SHORT)])
+PROTOCOLS = [Frozen(SHORT), LowRank(SHORT, rank=2), Full(SHORT), Staged(SHORT)]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_each_protocol_changes_what_it_says(
     tmp_path: Path, coloured: Source, protocol: Descending
 ) -> None:
@@ -116,10 +125,55 @@ def test_each_protocol_changes_what_it_says(
             assert changed
             assert not changed & norms
             assert all(before[name].ndim in (2, 4) for name in changed)
-        case Full():
+        case Full() | Staged():
             assert norms <= changed
     assert found.chosen == 1e-3
     assert found.compute.images == 2 * 2 * 4  # a trial and the last run
+
+
+def staged(coloured: Source, out: Path) -> Adapted:
+    three = Staged(Descent(steps=3, batch=4, rates=(1e-3,)))
+    return adapt(BODY, coloured, three, out, seed=3, machine=Machine("cpu"))
+
+
+def model_of(stage: Path) -> dict[str, Tensor]:
+    return torch.load(stage / "state.pt", weights_only=True)["model"]
+
+
+def test_stages_learn_the_head_then_everything_from_there(
+    tmp_path: Path, coloured: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[dict[str, Tensor], list[bool], Plan]] = []
+
+    def noted(learner: Learner, feeds: Any, plan: Plan, *rest: Any) -> Any:
+        state = {name: each.clone() for name, each in learner.state_dict().items()}
+        begun.append((state, [each.requires_grad for each in learner.parameters()], plan))
+        return train(learner, feeds, plan, *rest)
+
+    monkeypatch.setattr("roadworthy.learn.adapt.fit.train", noted)
+    staged(coloured, tmp_path)
+    (_, learned, first), (start, everything, second) = begun[-2:]
+    assert (sum(learned), all(everything)) == (2, True)  # weight and bias of the head
+    assert (first.steps, second.steps) == (1, 2)
+    orders = [chosen_images(each, 0, 0, len(coloured)).tolist() for each in (first, second)]
+    assert orders[0] != orders[1]
+    left = model_of(tmp_path / "all/frozen")
+    assert left.keys() == start.keys()
+    assert all(torch.equal(left[name], each) for name, each in start.items())
+
+
+def test_stages_go_on_where_they_were_interrupted(tmp_path: Path, coloured: Source) -> None:
+    whole = staged(coloured, tmp_path / "whole")
+    head = tmp_path / "part/rate-0.001/frozen/state.pt"
+    with interruption(1):  # of the second stage: the first has step 0 alone
+        staged(coloured, tmp_path / "part")
+    before = head.stat().st_mtime_ns
+    part = staged(coloured, tmp_path / "part")
+    assert head.stat().st_mtime_ns == before
+    again = part.body.state_dict() | part.head.state_dict()
+    known = whole.body.state_dict() | whole.head.state_dict()
+    assert all(torch.equal(again[name], each) for name, each in known.items())
+    assert part.compute.images == whole.compute.images == 2 * 3 * 4
 
 
 def test_a_rate_that_breaks_is_not_chosen(tmp_path: Path, coloured: Source) -> None:
@@ -140,7 +194,7 @@ def test_features_are_computed_once(
         adapt(BODY, coloured, Linear(), tmp_path, seed=1, cache=tmp_path / "kept")
 
 
-@pytest.mark.parametrize("protocol", ["knn", "linear", "frozen"])
+@pytest.mark.parametrize("protocol", ["knn", "linear", "frozen", "staged"])
 def test_the_folder_answers_as_it_was_judged(
     tmp_path: Path, archive: Path, capsys: pytest.CaptureFixture[str], protocol: str
 ) -> None:
@@ -189,6 +243,8 @@ def test_what_a_task_has_not_is_refused(
         Descent(rates=())
     with pytest.raises(BadInput, match="rank 0 given"):
         LowRank(rank=0)
+    with pytest.raises(BadInput, match="steps 1 given; two stages take 2"):
+        Staged(Descent(steps=1))
     out = tmp_path / "out"
     words = ["--data", "scenes:0-6", "--task", "detection", "--size", "32", "--out", str(out)]
     assert main(["adapt", BODY, *words, "--fraction", "1"]) == 2

@@ -21,6 +21,8 @@ from roadworthy.learn.adapt.protocols import (
     LowRank,
     Neighbours,
     Protocol,
+    Stage,
+    Staged,
 )
 from roadworthy.learn.backbones import Backbone, backbone
 from roadworthy.learn.batches import Source
@@ -84,7 +86,7 @@ def adapt(
             found = fit_linear(body, labelled, seed, cache)
             losses: Mapping[float, float | None] = {**found.losses}
             return Adapted(body, found.head, found.penalty, losses)
-        case Frozen() | LowRank() | Full():
+        case Frozen() | LowRank() | Full() | Staged():
             return _descended(begin, labelled, protocol, out, seed, machine or Machine())
         case _:
             assert_never(protocol)
@@ -132,7 +134,7 @@ def _voting(
 class Adapting(Learner):
     """A backbone and a head of one source; what does not change of it is in eval mode."""
 
-    def __init__(self, body: Backbone, source: Source, protocol: Descending) -> None:
+    def __init__(self, body: Backbone, source: Source, protocol: Stage) -> None:
         super().__init__()
         self.protocol = protocol
         match protocol:
@@ -202,8 +204,29 @@ def _best(verdicts: Mapping[float, Verdict | None]) -> float:
 def _run(
     begin: str, shown: Source, protocol: Descending, plan: Plan, out: Path, machine: Machine
 ) -> tuple[Headed, Compute]:
-    torch.manual_seed(plan.seed)  # of the head, the same for every rate
-    learner = Adapting(backbone(begin), shown, protocol)
+    """Each stage goes on from the weights of the one before; a state file lies in a folder each."""
+    stages = protocol.stages if isinstance(protocol, Staged) else (protocol,)
+    headed, spent = None, Compute()
+    for number, stage in enumerate(stages):
+        torch.manual_seed(plan.seed)  # of the head, the same for every rate
+        learner = Adapting(backbone(begin), shown, stage)
+        if headed is not None:
+            learner.headed.load_state_dict(headed.state_dict())
+        part = replace(plan, steps=stage.descent.steps, seed=_seed(plan, number))
+        headed, cost = _learned(learner, shown, part, out / type(stage).__name__.lower(), machine)
+        spent = spent.plus(**vars(cost))
+    assert headed is not None
+    return headed, spent
+
+
+def _seed(plan: Plan, stage: int) -> int:
+    """A later stage sees the images in an order and in views of its own."""
+    return plan.seed + (stage << 32)
+
+
+def _learned(
+    learner: Adapting, shown: Source, plan: Plan, out: Path, machine: Machine
+) -> tuple[Headed, Compute]:
     out.mkdir(parents=True, exist_ok=True)
     trained = train(learner, [Feed(shown, AUGMENTATIONS[shown.task])], plan, out, machine)
     learner = trained.learner
