@@ -1,5 +1,6 @@
 """`roadworthy adapt`: from a request to a folder with a model of the task, and its run.json."""
 
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,57 +10,61 @@ from torch import nn
 from roadworthy.core.runs import RunRecord, output_room
 from roadworthy.learn.adapt.adapted import write_opener
 from roadworthy.learn.adapt.fit import Adapted, adapt
+from roadworthy.learn.adapt.labelled import open_sets
 from roadworthy.learn.backbones import architectures_of
 from roadworthy.learn.batches import Source
 from roadworthy.learn.expert import head_config
 from roadworthy.learn.manifest import Made, StageConfig, is_stage, write_stage
-from roadworthy.learn.probe import part_of
 from roadworthy.learn.tasks import judge_head
-from roadworthy.learn_requests import AdaptRequest, Sources
-from roadworthy.learning import held
+from roadworthy.learn_requests import AdaptRequest
 
 
 def adapt_to_dir(request: AdaptRequest) -> RunRecord:
     """Adapt a backbone to a share of the labelled images, judge it, and write its folder.
 
     Raises:
-        BadInput, BadData, BadModel: as `learn.adapt.fit` says.
+        BadInput, BadData, BadModel: as `learn.adapt` says.
     """
     with output_room(request.out, "adapt"):
-        tested = ((request.task, request.test),) if request.test else ()
-        given = Sources(((request.task, request.data),), tested, size=request.size)
-        (whole,), tests, _ = held(given)
-        labelled = part_of(whole, request.fraction, request.seed)
+        sets = open_sets(
+            request.data, request.test, request.task, request.size, request.fraction, request.seed
+        )
+        for each in sets.warnings:
+            warnings.warn(each, stacklevel=2)
         adapted = adapt(
             request.model,
-            labelled,
+            sets.labelled,
             request.protocol,
             request.out,
             request.seed,
             request.machine,
             request.out / "features",
         )
-        judged = [
-            {"task": test.task, "judged_on": test.name}
-            | asdict(judge_head(adapted.body, adapted.head, test))
-            for test in tests
-        ]
-        told = _told(request, adapted)
-        _write(request, labelled, adapted, judged, told)
+        judged = _judged(adapted, sets.test)
+        told = {**_told(request, adapted), **sets.row()}
+        _write(request, sets.labelled, adapted, judged, told)
         spec = write_opener(request.out)
-    shown = [(request.data, labelled), *((request.test, each) for each in tests)]
+    shown = {"labelled": (request.data, sets.labelled), "test": (request.test, sets.test)}
     record = RunRecord(
         command="adapt",
         config=asdict(request),
         seed=request.seed,
         data={
             name: {"spec": spec, "n": len(each), "sha256": each.sha256}
-            for name, (spec, each) in zip(("labelled", "test"), shown, strict=False)
+            for name, (spec, each) in shown.items()
+            if each is not None
         },
         numbers={**(judged[0] if judged else {}), **told, "spec": spec},
     )
     record.save(request.out / "run.json")
     return record
+
+
+def _judged(adapted: Adapted, test: Source | None) -> list[dict[str, Any]]:
+    if test is None:
+        return []
+    verdict = judge_head(adapted.body, adapted.head, test)
+    return [{"task": test.task, "judged_on": test.name, **asdict(verdict)}]
 
 
 def _told(request: AdaptRequest, adapted: Adapted) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from roadworthy.core.runs import RunRecord, output_room
 from roadworthy.errors import BadInput
 from roadworthy.learn.amateur import DeCLIP, SigLIP, learn_amateur
 from roadworthy.learn.backbones import backbone
-from roadworthy.learn.batches import Source, Task, classes_of, hold
+from roadworthy.learn.batches import Source, Task, hold
 from roadworthy.learn.distill import distill
 from roadworthy.learn.expert import Job, learn_expert
 from roadworthy.learn.generalist import learn_generalist
@@ -24,7 +24,7 @@ from roadworthy.learn.sample import Sample
 from roadworthy.learn.shards import write_shards
 from roadworthy.learn.sources import (
     captioned,
-    classes_in,
+    classes_with,
     count,
     number_range,
     numbered,
@@ -103,8 +103,7 @@ def held(given: Sources) -> tuple[list[Source], list[Source], list[Source]]:
     others: tuple[list[Source], list[Source]] = ([], [])
     specs = [spec for _, spec in given.learned]
     for spec, (task, shown), *sets in zip(specs, learned, judging, choosing, strict=True):
-        found = classes_of([*shown, *chain(*chain(*sets))], task)
-        classes = tuple(dict.fromkeys([*classes_in(spec), *found]))
+        classes = classes_with(spec, [*shown, *chain(*chain(*sets))], task)
         sources.append(hold(shown, task, given.size, classes))
         for into, found in zip(others, sets, strict=True):
             into += [hold(each, task, given.size, classes) for each in found]

@@ -121,6 +121,9 @@ def _adapted(result: dict[str, Any]) -> str:
     lines = [f"chosen     {result['chosen']:g} of {tried}, on held-out labelled images"]
     if "metric" in result:
         lines.insert(0, f"{result['task']} of {result['judged_on']}  {_held(result)}")
+        lines += [f"warning    {each}" for each in result["warnings"]]
+        if result["untested"]:
+            lines.append(f"untested   {', '.join(result['untested'])}")
     return "\n".join([*lines, f"model      {result['spec']}", _written(result)])
 
 

@@ -194,6 +194,7 @@ def test_features_are_computed_once(
         adapt(BODY, coloured, Linear(), tmp_path, seed=1, cache=tmp_path / "kept")
 
 
+@pytest.mark.filterwarnings("ignore:.*also stand among")
 @pytest.mark.parametrize("protocol", ["knn", "linear", "frozen", "staged"])
 def test_the_folder_answers_as_it_was_judged(
     tmp_path: Path, archive: Path, capsys: pytest.CaptureFixture[str], protocol: str
@@ -252,3 +253,30 @@ def test_what_a_task_has_not_is_refused(
     assert len(said) == 1
     assert "a linear probe of detection given" in said[0]
     assert not out.exists()
+
+
+@pytest.mark.parametrize("protocol", ["knn", "linear", "frozen", "staged"])
+def test_a_backbone_of_a_fixed_size_says_which(
+    tmp_path: Path, archive: Path, capsys: pytest.CaptureFixture[str], protocol: str
+) -> None:
+    words = ["--data", f"npz:{archive}?x=x&y=y", "--task", "classification", "--fraction", "1"]
+    rest = ["--size", "32", "--protocol", protocol, "--device", "cpu", "--out", str(tmp_path / "o")]
+    assert main(["adapt", "timm:vit_tiny_patch16_224@random", *words, *rest]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert "32 pixels a side given, which VisionTransformer cannot be shown" in said[0]
+    assert said[0].endswith("give --size 224")
+
+
+def test_boxes_need_a_backbone_that_hands_out_maps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--data", "scenes:0-6", "--task", "detection", "--fraction", "1", "--device", "cpu"]
+    given = [*words, "--protocol", "frozen", "--out", str(tmp_path / "out")]
+    assert main(["adapt", "torchvision:resnet18@random", *given]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert "hands out no maps; metanet:NAME and timm models" in said[0]
+    vit = backbone("timm:vit_tiny_patch16_224@random")  # its only stride stands in for all four
+    maps = vit.forward_features(torch.zeros(1, 3, 224, 224))
+    assert task_head("detection", vit, 3)(maps)[0].shape == (1, 56**2 + 28**2 + 14**2 + 7**2, 3)

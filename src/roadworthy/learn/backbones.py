@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from roadworthy.core.metanet import POINTS, MetaNet, MetaNetConfig, named
 from roadworthy.core.models import load_model
+from roadworthy.core.sources import reason
 from roadworthy.core.specs import MetaNetSpec, parse_model_spec
-from roadworthy.errors import BadModel
+from roadworthy.errors import BadInput, BadModel
 from roadworthy.learn.transfers import Transfers
 
 STRIDES = (4, 8, 16, 32)
@@ -196,6 +197,29 @@ def single(spec: Architecture) -> Single:
             "e.g. metanet:mn_s@random or timm:resnet18@random"
         )
     return TimmBackbone(module)
+
+
+def check_size(body: Backbone, side: int) -> None:
+    """BadInput where a backbone cannot be shown squares of `side` pixels, as a ViT of a fixed size.
+
+    >>> check_size(backbone("timm:vit_tiny_patch16_224@random"), 64)
+    Traceback (most recent call last):
+        ...
+    roadworthy.errors.BadInput: 64 pixels a side given, which VisionTransformer cannot be shown ...
+    """
+    learning = body.training
+    try:
+        with torch.no_grad():
+            body.eval().forward_both(torch.zeros(1, 3, side, side))
+    except (AssertionError, RuntimeError) as error:
+        at_fault = body.model if isinstance(body, TimmBackbone) else body
+        built = getattr(at_fault, "pretrained_cfg", {}).get("input_size", ())
+        raise BadInput(
+            f"{side} pixels a side given, which {type(at_fault).__name__} cannot be shown "
+            f"({reason(error)}); give --size {built[-1] if built else 'of another number'}"
+        ) from error
+    finally:
+        body.train(learning)
 
 
 def _rows(model: Any) -> Any:

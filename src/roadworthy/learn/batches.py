@@ -161,16 +161,24 @@ def classes_of(held: Iterable[Sample], task: Task) -> tuple[str, ...]:
     """Names of the classes that occur, sorted; of masks all that their ids may mean.
 
     Samples are gone through one at a time.
+
+    Raises:
+        BadData: a sample without a class.
     """
     match task:
         case "classification":
-            return tuple(sorted({each.labels[0] for each in held}))
+            return tuple(sorted({_class_of(each) for each in held}))
         case "detection":
             return tuple(sorted({name for each in held for name in each.box_labels}))
         case "segmentation":
             return _mask_classes(held)
         case _:
             return ()
+
+
+def _class_of(sample: Sample) -> str:
+    check_annotated(sample, "classification")
+    return sample.labels[0]
 
 
 def _mask_classes(held: Iterable[Sample]) -> tuple[str, ...]:

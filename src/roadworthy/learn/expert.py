@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from roadworthy.core.runs import output_folder
 from roadworthy.errors import BadInput
-from roadworthy.learn.backbones import Architecture, Backbone, architectures_of, backbone
+from roadworthy.learn.backbones import (
+    Architecture,
+    Backbone,
+    architectures_of,
+    backbone,
+    check_size,
+)
 from roadworthy.learn.batches import Batch, Source
 from roadworthy.learn.loop import Feed, Learner, Machine, Trained, train
 from roadworthy.learn.manifest import (
@@ -100,6 +106,7 @@ def learn_expert(begin: str, sources: Sequence[Source], job: Job) -> dict[str, A
     output_folder(job.out)
     torch.manual_seed(job.plan.seed)
     learner = Headed(backbone(begin), sources)
+    check_size(learner.backbone, sources[0].content.images.shape[-1])
     feeds = [Feed(each, AUGMENTATIONS[each.task]) for each in sources]
     trained = train(learner, feeds, job.plan, job.out, job.machine, job.resume)
     stage = "expert" if len({each.task for each in sources}) == 1 else "multitask"

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from roadworthy.core.dense_data import VOID
 from roadworthy.core.progress import track
 from roadworthy.errors import BadData, BadInput
-from roadworthy.learn.backbones import Backbone
+from roadworthy.learn.backbones import Backbone, check_size
 from roadworthy.learn.batches import Batch, Source
 from roadworthy.learn.dense_losses import STRIDES
 from roadworthy.learn.features import kept, weights_hash
@@ -132,6 +132,7 @@ def fit_linear(
         )
     if len(train) < 5:
         raise BadData(f"{len(train)} training images given; 5 or more are needed")
+    check_size(backbone, train.content.images.shape[-1])
     backbone.eval()
     generator = torch.Generator().manual_seed(seed)
     x, y, image = kept_rows(backbone, train, generator, cache)

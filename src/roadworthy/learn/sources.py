@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from roadworthy.core.data import load_data
+from roadworthy.core.data import Dataset, load_data
 from roadworthy.errors import BadInput
-from roadworthy.learn.batches import Source, Task, hold
+from roadworthy.learn.batches import Source, Task, classes_of, hold
 from roadworthy.learn.captions import Captioned, hold_captions
 from roadworthy.learn.readers import Origin, read_captions, read_spec
 from roadworthy.learn.sample import Sample
@@ -70,6 +70,36 @@ def classes_in(spec: str) -> tuple[str, ...]:
     if spec.partition(":")[0] in ("scenes", "shards", "captions"):
         return ()
     return load_data(spec).classes
+
+
+def classes_with(spec: str, held: Iterable[Sample], task: Task) -> tuple[str, ...]:
+    """Classes of a data spec in the order of its ids, and behind them what else occurs in `held`.
+
+    Raises:
+        BadData: a sample that is to have a class and has none.
+    """
+    return tuple(dict.fromkeys([*classes_in(spec), *classes_of(held, task)]))
+
+
+def names_of(spec: str) -> tuple[str, ...]:
+    """Names of a spec's samples, the same wherever its files lie: what a share is drawn by.
+
+    >>> names_of("scenes:7-9")
+    ('scene-7', 'scene-8')
+    """
+    kind, _, rest = spec.partition(":")
+    match kind:
+        case "scenes":
+            return tuple(f"scene-{i}" for i in number_range(rest))
+        case "shards" | "captions":
+            return tuple(map(str, range(count(spec))))
+        case _:
+            return keys(load_data(spec))
+
+
+def keys(data: Dataset) -> tuple[str, ...]:
+    """Names of the images of a data set, the same on every machine."""
+    return tuple(map(data.source.key, data.indices))
 
 
 def count(spec: str) -> int:

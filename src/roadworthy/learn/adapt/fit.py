@@ -24,7 +24,7 @@ from roadworthy.learn.adapt.protocols import (
     Stage,
     Staged,
 )
-from roadworthy.learn.backbones import Backbone, backbone
+from roadworthy.learn.backbones import Backbone, backbone, check_size
 from roadworthy.learn.batches import Source
 from roadworthy.learn.expert import Headed
 from roadworthy.learn.judge import Verdict
@@ -71,7 +71,7 @@ def adapt(
         cache: folder in which features are kept.
 
     Raises:
-        BadInput: a protocol that the task has not.
+        BadInput: a protocol that the task has not, images of a size that the backbone cannot see.
         BadData: too few images.
         RoadworthyError: no rate learned anything.
     """
@@ -80,7 +80,7 @@ def adapt(
     torch.manual_seed(seed)  # of weights that are drawn
     match protocol:
         case Neighbours():
-            return _voting(backbone(begin), labelled, protocol, seed, cache)
+            return _voting(_opened(begin, labelled), labelled, protocol, seed, cache)
         case Linear():
             body = backbone(begin)
             found = fit_linear(body, labelled, seed, cache)
@@ -90,6 +90,12 @@ def adapt(
             return _descended(begin, labelled, protocol, out, seed, machine or Machine())
         case _:
             assert_never(protocol)
+
+
+def _opened(begin: str, shown: Source) -> Backbone:
+    body = backbone(begin)
+    check_size(body, shown.content.images.shape[-1])
+    return body
 
 
 def apart(labelled: Source, seed: int) -> tuple[Source, Source]:
@@ -209,7 +215,7 @@ def _run(
     headed, spent = None, Compute()
     for number, stage in enumerate(stages):
         torch.manual_seed(plan.seed)  # of the head, the same for every rate
-        learner = Adapting(backbone(begin), shown, stage)
+        learner = Adapting(_opened(begin, shown), shown, stage)
         if headed is not None:
             learner.headed.load_state_dict(headed.state_dict())
         part = replace(plan, steps=stage.descent.steps, seed=_seed(plan, number))
@@ -229,7 +235,7 @@ def _learned(
 ) -> tuple[Headed, Compute]:
     out.mkdir(parents=True, exist_ok=True)
     trained = train(learner, [Feed(shown, AUGMENTATIONS[shown.task])], plan, out, machine)
-    learner = trained.learner
-    assert isinstance(learner, Adapting)
-    low_rank.merge(learner.headed.backbone)
-    return learner.headed.eval(), trained.compute
+    found = trained.learner
+    assert isinstance(found, Adapting)
+    low_rank.merge(found.headed.backbone)
+    return found.headed.eval(), trained.compute

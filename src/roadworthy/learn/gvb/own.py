@@ -20,7 +20,7 @@ from roadworthy.learn.readers import Origin, sample_of
 from roadworthy.learn.sample import Sample
 from roadworthy.learn.scenes import render
 from roadworthy.learn.shards import ShardSet
-from roadworthy.learn.sources import number_range
+from roadworthy.learn.sources import keys, names_of, number_range
 
 
 class _Read(NamedTuple):
@@ -99,29 +99,28 @@ def _opened(spec: str, task: Task, size: int, origin: Origin) -> _Read:
     match kind:
         case "scenes":
             span = number_range(rest)
-            names = tuple(f"scene-{i}" for i in span)
-            return _Read(names, lambda i: render(span[i], size), None, None)
+            return _Read(names_of(spec), lambda i: render(span[i], size), None, None)
         case "shards":
             shards = ShardSet(rest)
-            return _Read(tuple(map(str, range(len(shards)))), shards.__getitem__, None, None)
+            return _Read(names_of(spec), shards.__getitem__, None, None)
         case "captions":
             raise BadInput(f"{spec} given, which has captions; a data spec of {task} is needed")
         case _:
             data = load_data(spec)
-            keys = tuple(data.source.key(i) for i in data.indices)
+            names = keys(data)
             ids = [data.label(i) for i in range(len(data))]
             labels = tuple(
                 data.classes[each] if data.classes else str(each)
                 for each in ids
                 if each is not None
             )
-            if task == "classification" and len(labels) < len(keys):
+            if task == "classification" and len(labels) < len(names):
                 raise BadData(
-                    f"{spec}: {few([k for k, i in zip(keys, ids, strict=True) if i is None])} "
+                    f"{spec}: {few([k for k, i in zip(names, ids, strict=True) if i is None])} "
                     "without a class"
                 )
             return _Read(
-                keys, lambda i: sample_of(data, i, origin), data.classes or None, labels or None
+                names, lambda i: sample_of(data, i, origin), data.classes or None, labels or None
             )
 
 

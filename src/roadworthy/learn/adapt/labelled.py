@@ -1,0 +1,132 @@
+"""The images that are learned from and those that judge, and what the two have in common."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from roadworthy.core.progress import track
+from roadworthy.learn.batches import Source, Task, hold
+from roadworthy.learn.duplicates import Repeat, repeats
+from roadworthy.learn.gvb.part import few
+from roadworthy.learn.gvb.subsets import stratified
+from roadworthy.learn.sample import Sample
+from roadworthy.learn.sources import classes_with, names_of, samples
+
+_NAMED = 10
+"""Of test images that are learned from too, how many are named."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sets:
+    """What an adaptation is given.
+
+    Args:
+        labelled: a share of the labelled images.
+        test: what judges, by the same classes; None where nothing does.
+        repeats: test images that are among the labelled ones too, or nearly.
+    """
+
+    labelled: Source
+    test: Source | None = None
+    repeats: tuple[Repeat, ...] = ()
+
+    @property
+    def unlearned(self) -> tuple[str, ...]:
+        """Classes of test images that no labelled image shows."""
+        return () if self.test is None else _without(occurring(self.test), self.labelled)
+
+    @property
+    def untested(self) -> tuple[str, ...]:
+        """Classes of labelled images that no test image shows."""
+        return () if self.test is None else _without(occurring(self.labelled), self.test)
+
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence for each thing that makes a verdict worth less."""
+        if self.test is None:
+            return []
+        found: list[str] = []
+        if self.repeats:
+            names = few([each.test for each in self.repeats])
+            found.append(
+                f"{names} of {len(self.test)} test images also stand among the labelled ones, or "
+                "nearly; the verdict counts them: take them out of either"
+            )
+        if self.unlearned:
+            found.append(
+                f"no labelled image shows {few(self.unlearned)} of the test images' classes; label "
+                "some, or take the class out of --test"
+            )
+        return found
+
+    def row(self) -> dict[str, Any]:
+        """For a record; empty where nothing judges."""
+        if self.test is None:
+            return {}
+        first = [each._asdict() for each in self.repeats[:_NAMED]]
+        return {
+            "repeats": {"n": len(self.repeats), "first": first},
+            "unlearned": list(self.unlearned),
+            "untested": list(self.untested),
+            "warnings": self.warnings,
+        }
+
+
+def open_sets(
+    data: str, test: str, task: Task, size: int, fraction: float = 1.0, seed: int = 0
+) -> Sets:
+    """A share of the images of `data`, drawn as `gvb.subsets.stratified` says, and all of `test`.
+
+    Args:
+        test: spec that judges; "" means that nothing does.
+        size: pixels a side.
+
+    Raises:
+        BadInput: a share that is not allowed, or leaves a class without an image.
+        BadData: as `hold` says.
+    """
+    shown = list(samples(data, size))
+    tested = list(samples(test, size)) if test else []
+    classes = classes_with(data, [*shown, *tested], task)
+    part = share(data, shown, task, classes, fraction, seed)
+    labelled = hold(part, task, size, classes)
+    if not test:
+        return Sets(labelled)
+    judging = hold(tested, task, size, classes)
+    found = repeats(part, track(tested, "looking for test images among the labelled"))
+    return Sets(labelled, judging, tuple(found))
+
+
+def share(
+    spec: str,
+    shown: Sequence[Sample],
+    task: Task,
+    classes: Sequence[str],
+    fraction: float,
+    seed: int,
+) -> list[Sample]:
+    """Of all samples of a spec a share, the same of each class; fails as `stratified` does."""
+    labels: list[int] = []
+    if task == "classification":
+        numbers = {name: number for number, name in enumerate(classes)}
+        labels = [numbers[each.labels[0]] for each in shown]
+    return [shown[i] for i in stratified(names_of(spec), labels, fraction, seed)]
+
+
+def occurring(source: Source) -> tuple[str, ...]:
+    """Classes that images of a source show, in their order; () where a task has none."""
+    held = source.content
+    ids = {
+        "classification": held.labels,
+        "detection": held.box_labels,
+        "segmentation": held.masks,
+        "depth": None,
+    }[source.task]
+    if ids is None:
+        return ()
+    return tuple(source.classes[i] for i in ids.unique().tolist() if 0 <= i < len(source.classes))
+
+
+def _without(names: Sequence[str], other: Source) -> tuple[str, ...]:
+    there = frozenset(occurring(other))
+    return tuple(each for each in names if each not in there)
