@@ -16,7 +16,7 @@ from roadworthy.core.boxes import Finish, candidates, chosen, head_of
 from roadworthy.errors import BadData, BadInput
 from roadworthy.learn.adapt import low_rank
 from roadworthy.learn.adapt.adapted import AdaptedModel
-from roadworthy.learn.adapt.fit import Adapted, adapt, apart
+from roadworthy.learn.adapt.fit import Adapted, Adapting, adapt, apart
 from roadworthy.learn.adapt.neighbours import NeighbourHead, best_count
 from roadworthy.learn.adapt.protocols import (
     Descending,
@@ -160,6 +160,15 @@ def test_stages_learn_the_head_then_everything_from_there(
     left = model_of(tmp_path / "all/frozen")
     assert left.keys() == start.keys()
     assert all(torch.equal(left[name], each) for name, each in start.items())
+
+
+def test_every_protocol_begins_with_the_same_head(coloured: Source) -> None:
+    heads: list[Tensor] = []
+    for protocol in (Frozen(SHORT), LowRank(SHORT), Full(SHORT)):
+        torch.manual_seed(0)
+        learner = Adapting(backbone(BODY), coloured, protocol)
+        heads.append(learner.headed.heads[0].get_parameter("linear.weight"))
+    assert all(torch.equal(each, heads[0]) for each in heads)
 
 
 def test_stages_go_on_where_they_were_interrupted(tmp_path: Path, coloured: Source) -> None:

@@ -143,6 +143,7 @@ class Adapting(Learner):
     def __init__(self, body: Backbone, source: Source, protocol: Stage) -> None:
         super().__init__()
         self.protocol = protocol
+        self.headed = Headed(body, [source])  # before changes are drawn: one head for any protocol
         match protocol:
             case Frozen():
                 body.requires_grad_(False)
@@ -152,7 +153,6 @@ class Adapting(Learner):
                 pass
             case _:
                 assert_never(protocol)
-        self.headed = Headed(body, [source])
 
     def train(self, mode: bool = True) -> "Adapting":
         """A backbone that is not learned keeps its statistics."""
