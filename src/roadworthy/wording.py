@@ -118,7 +118,8 @@ def _adapted(result: dict[str, Any]) -> str:
         f"{choice} {'failed' if value is None else f'{value:.3f}'}"
         for choice, value in result["trials"].items()
     )
-    lines = [f"chosen     {result['chosen']:g} of {tried}, on held-out labelled images"]
+    choice = f"chosen     {result['chosen']:g} of {tried}, on held-out labelled images"
+    lines = [choice] if tried else []
     if "metric" in result:
         lines.insert(0, f"{result['task']} of {result['judged_on']}  {_held(result)}")
         lines += [f"warning    {each}" for each in result["warnings"]]

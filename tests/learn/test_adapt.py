@@ -39,7 +39,7 @@ from roadworthy.learn.sources import source
 from roadworthy.learn.tasks import head_of as task_head
 
 BODY = "metanet:mn_xs@random"
-SHORT = Descent(steps=2, batch=4, rates=(1e-3,))
+SHORT = Descent(steps=2, batch=4, rates=(1e-3, 1e-30))
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +128,11 @@ def test_each_protocol_changes_what_it_says(
         case Full() | Staged():
             assert norms <= changed
     assert found.chosen == 1e-3
-    assert found.compute.images == 2 * 2 * 4  # a trial and the last run
+    assert found.compute.images == 3 * 2 * 4  # two trials and the last run
 
 
 def staged(coloured: Source, out: Path) -> Adapted:
-    three = Staged(Descent(steps=3, batch=4, rates=(1e-3,)))
+    three = Staged(Descent(steps=3, batch=4, rates=(1e-3, 1e-30)))
     return adapt(BODY, coloured, three, out, seed=3, machine=Machine("cpu"))
 
 
@@ -182,7 +182,7 @@ def test_stages_go_on_where_they_were_interrupted(tmp_path: Path, coloured: Sour
     again = part.body.state_dict() | part.head.state_dict()
     known = whole.body.state_dict() | whole.head.state_dict()
     assert all(torch.equal(again[name], each) for name, each in known.items())
-    assert part.compute.images == whole.compute.images == 2 * 3 * 4
+    assert part.compute.images == whole.compute.images == 3 * 3 * 4
 
 
 def test_a_rate_that_breaks_is_not_chosen(tmp_path: Path, coloured: Source) -> None:
@@ -190,6 +190,12 @@ def test_a_rate_that_breaks_is_not_chosen(tmp_path: Path, coloured: Source) -> N
     found = adapt(BODY, coloured, wild, tmp_path, machine=Machine("cpu"))
     assert found.chosen == 1e-3
     assert found.trials[1e30] is None
+
+
+def test_one_rate_needs_no_trial(tmp_path: Path, coloured: Source) -> None:
+    one = Full(Descent(steps=3, batch=4, rates=(1e-3,)))
+    found = adapt(BODY, coloured, one, tmp_path, machine=Machine("cpu"))
+    assert (found.chosen, found.trials, found.compute.images) == (1e-3, {}, 3 * 4)
 
 
 def test_features_are_computed_once(

@@ -173,24 +173,27 @@ class Adapting(Learner):
 def _descended(
     begin: str, labelled: Source, protocol: Descending, out: Path, seed: int, machine: Machine
 ) -> Adapted:
-    """The rate that is best on held-out images of the labelled ones, then all of them with it."""
-    learned, held = apart(labelled, seed)
+    """The rate that is best on held-out images of the labelled ones, then all of them with it; a
+    single rate needs no trial.
+    """
     how = protocol.descent
-    plan = Plan(steps=how.steps, batch=how.batch, seed=seed)
+    plan = Plan(steps=how.steps, batch=how.batch, seed=seed, rate=how.rates[0])
     verdicts: dict[float, Verdict | None] = {}
     spent = Compute()
-    for rate in track(how.rates, "choosing a rate", len(how.rates)):
-        trial = replace(plan, rate=rate)
-        try:
-            learner, cost = _run(begin, learned, protocol, trial, out / f"rate-{rate:g}", machine)
-        except RoadworthyError as error:
-            if isinstance(error, BadInput | BadData):
-                raise
-            verdicts[rate] = None  # its loss was no number
-            continue
-        spent = spent.plus(**vars(cost))
-        verdicts[rate] = judge_head(learner.backbone, learner.heads[0], held)
-    plan = replace(plan, rate=_best(verdicts))
+    if len(how.rates) > 1:
+        learned, held = apart(labelled, seed)
+        for rate in track(how.rates, "choosing a rate", len(how.rates)):
+            trial, room = replace(plan, rate=rate), out / f"rate-{rate:g}"
+            try:
+                learner, cost = _run(begin, learned, protocol, trial, room, machine)
+            except RoadworthyError as error:
+                if isinstance(error, BadInput | BadData):
+                    raise
+                verdicts[rate] = None  # its loss was no number
+                continue
+            spent = spent.plus(**vars(cost))
+            verdicts[rate] = judge_head(learner.backbone, learner.heads[0], held)
+        plan = replace(plan, rate=_best(verdicts))
     learner, cost = _run(begin, labelled, protocol, plan, out / "all", machine)
     values = {rate: None if found is None else found.value for rate, found in verdicts.items()}
     spent = spent.plus(**vars(cost))

@@ -1,0 +1,45 @@
+#!/bin/sh
+# What the stages of runs/small.sh are worth to four tasks that none of them has seen, with a tenth
+# of the labels: CIFAR-10 (classes, 32 pixels), BCCD (boxes), CamVid (masks) and one room of 7-Scenes
+# (depth; its frames 0 to 139 train, 150 to 199 judge), beside training from scratch on a tenth and
+# on all of the labels.
+#
+#     ROADWORTHY_DATA=DATA runs/transfer.sh SMALL DIR [SEED]
+#
+# SMALL is what runs/small.sh wrote with the same seed. Each arm is a folder of DIR with run.json;
+# python benchmarks/transfer.py DIR... makes one table of several seeds. STEPS=N shortens training.
+set -eu
+SMALL=${1:?usage: runs/transfer.sh SMALL DIR [SEED]} DIR=${2:?usage: runs/transfer.sh SMALL DIR [SEED]}
+SEED=${3:-0} STEPS=${STEPS:-200}
+data=${ROADWORTHY_DATA:?name the folder of cifar10, bccd, camvid and rgbd_7scenes}
+random=metanet:mn_xs@random
+
+frames="depth:$data/rgbd_7scenes?images=.&depth=.&suffix=.depth.png"
+for part in 0-140 150-200; do
+    [ -e "$DIR/rooms-$part/index.json" ] ||
+        roadworthy learn pack "$frames" --numbers $part --source rgbd_7scenes --out "$DIR/rooms-$part"
+done
+small="--size 32 --data classification=npz:$data/cifar10/train.npz
+    --test classification=npz:$data/cifar10/test.npz"
+large="--size 64 --data detection=voc:$data/bccd?split=trainval
+    --test detection=voc:$data/bccd?split=test
+    --data segmentation=masks:$data/camvid?images=train&masks=trainannot&ignore=11
+    --test segmentation=masks:$data/camvid?images=test&masks=testannot&ignore=11
+    --data depth=shards:$DIR/rooms-0-140 --test depth=shards:$DIR/rooms-150-200"
+
+arm() { # NAME STEPS-OF-CLASSES STEPS-OF-OTHERS OPTIONS...
+    name=$1 few=$2 more=$3
+    shift 3
+    roadworthy benchmark "$@" $small --steps "$few" --seeds 1 --seed "$SEED" --out "$DIR/$name-classes"
+    roadworthy benchmark "$@" $large --steps "$more" --seeds 1 --seed "$SEED" --out "$DIR/$name-others"
+}
+
+stages=
+for stage in amateur classification detection segmentation depth multitask generalist distilled; do
+    stages="$stages $SMALL/$stage"
+done
+arm scratch-all $((40 * STEPS)) $((8 * STEPS)) $random --protocol full --fraction 1 --rates 0.002
+arm scratch "$STEPS" "$STEPS" $random --protocol full --rates 0.0005 0.002
+arm frozen "$STEPS" "$STEPS" $random $stages --protocol linear --rates 0.0005 0.002
+arm tuned "$STEPS" "$STEPS" "$SMALL/multitask" "$SMALL/distilled" --protocol full --rates 0.0005 0.002
+arm frozen-all "$STEPS" "$STEPS" "$SMALL/generalist" --protocol linear --fraction 1 --rates 0.0005 0.002
