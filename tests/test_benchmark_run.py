@@ -184,6 +184,8 @@ def test_errors_are_shares_of_the_first_backbones() -> None:
     low, high = table[1]["gain_low"], table[1]["gain_high"]
     np.testing.assert_allclose([low, high], [0.15 - 12.706 * 0.05, 0.15 + 12.706 * 0.05], 1e-4)
     assert table[3]["low"] is None
+    both = [row("a", 0, 0.6), row("a", 0, 0.2) | {"task": "boxes"}]  # of the same images
+    assert [each["mean"] for each in summary(both)] == [0.6, 0.2]
     errors = {each["backbone"]: each["relative"] for each in by_task(table)}
     np.testing.assert_allclose([errors["a"], errors["b"]], [1, 1])
 

@@ -125,7 +125,7 @@ def _record(request: BenchmarkRequest, rows: list[Row], names: Sequence[str]) ->
         config=asdict(request),
         seed=request.seed,
         data={
-            f"{row['dataset']} seed {row['seed']}": {
+            f"{row['dataset']} {row['task']} seed {row['seed']}": {
                 "n": row["trained_on"],
                 "sha256": row["subset"],
             }

@@ -16,14 +16,14 @@ _SHARED = ("dataset", "title", "task", "metric", "higher", "trained_on", "tested
 
 
 def summary(rows: Sequence[Row]) -> list[Row]:
-    """One row for each data set and backbone.
+    """One row for each data set, its task and backbone.
 
     Beside ``mean`` and its 95 % interval over seeds stand ``relative``, the error as a share of the
     first backbone's, and ``gain`` over it, above 0 where better, of the same seeds, with its own
     interval. Intervals are Student's; None of one seed.
     """
     found: list[Row] = []
-    for _, group in groupby(rows, key=lambda row: row["dataset"]):
+    for _, group in groupby(rows, key=lambda row: (row["dataset"], row["task"])):
         held = list(group)
         backbones = list(dict.fromkeys(row["backbone"] for row in held))
         values = {name: _by_seed(held, name) for name in backbones}
