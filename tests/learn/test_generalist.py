@@ -13,7 +13,7 @@ from torch import Tensor
 from roadworthy.core.models import load_model
 from roadworthy.errors import BadInput, BadModel
 from roadworthy.learn.backbones import Generalist, backbone
-from roadworthy.learn.batches import Source, Task, hold, see, whole
+from roadworthy.learn.batches import Source, Task, hold, see_whole
 from roadworthy.learn.distill import distill
 from roadworthy.learn.expert import Headed, Job, learn_expert, reopened, written
 from roadworthy.learn.generalist import begun, learn_generalist
@@ -79,7 +79,7 @@ def test_a_head_begins_as_the_best_of_several(experts: list[Path], sources: list
     three[1] = Headed(three[1].backbone, depth)  # a head of its own that has learned nothing
     losses = [held_out_loss(each.backbone, each.heads[0], depth[0]) for each in three[:2]]
     better = losses.index(min(losses))
-    images = see(depth[0].content, whole(4)).images
+    images = see_whole(depth[0].content).images
     for choosing in (depth, ()):
         for order in ((0, 1), (1, 0)):
             both = [three[2], *(three[each] for each in order)]

@@ -1,6 +1,7 @@
 """A stage learns, goes on where it stood, says what it is, and stops when it cannot."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from roadworthy.errors import BadInput, BadModel, RoadworthyError
 from roadworthy.learn.backbones import backbone
-from roadworthy.learn.batches import Augmentation, Batch, Source, draw_views, see, whole
+from roadworthy.learn.batches import Augmentation, Batch, Source, draw_views, see, see_whole
 from roadworthy.learn.expert import Headed, Job, learn_expert
 from roadworthy.learn.loop import Feed, Machine, train
 from roadworthy.learn.plan import Plan
@@ -116,9 +117,15 @@ def one_box(side: int = 32) -> Batch:
 
 def test_a_whole_view_changes_nothing() -> None:
     held = one_box()
-    seen = see(held, whole(1))
+    seen = see_whole(held)
     for name in ("boxes", "box_labels", "masks", "depth"):
         torch.testing.assert_close(getattr(seen, name), getattr(held, name))
+    still = Augmentation(crop=(1.0, 1.0), aspect=1.0, flip=0.0, colour=0.0)
+    drawn = see(held, draw_views(1, still, torch.Generator()))
+    for name in ("images", "boxes", "box_labels", "masks", "depth"):
+        torch.testing.assert_close(getattr(seen, name), getattr(drawn, name), atol=1e-4, rtol=1e-4)
+    tiny = replace(held, boxes=torch.tensor([[[8.0, 10.0, 8.5, 11.0]]]))
+    assert see_whole(tiny).box_labels.tolist() == [[-1]]
 
 
 @pytest.mark.parametrize("seed", range(8))

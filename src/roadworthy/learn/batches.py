@@ -29,6 +29,8 @@ NOTHING = -1
 """The class of a row of boxes that holds none."""
 _LEAST = 0.25
 """The share of a box that a crop must leave for the box to stay."""
+_SMALLEST = 1.0
+"""Square pixels of the smallest box that can be seen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,12 +287,6 @@ class Views(NamedTuple):
         return Views(*(each.to(device) for each in self))
 
 
-def whole(count: int) -> Views:
-    """Views that change nothing."""
-    box = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(count, 4)
-    return Views(box, torch.zeros(count, dtype=torch.bool), torch.ones(count, 3))
-
-
 def draw_views(count: int, how: Augmentation, generator: torch.Generator) -> Views:
     """`count` views at random."""
     u = torch.rand(count, 8, generator=generator)
@@ -300,6 +296,17 @@ def draw_views(count: int, how: Augmentation, generator: torch.Generator) -> Vie
     corner = (1 - sides) * u[:, 2:4]
     colours = 1 + how.colour * (2 * u[:, 5:] - 1)
     return Views(torch.cat([corner, corner + sides], 1), u[:, 4] < how.flip, colours)
+
+
+def see_whole(batch: Batch) -> Batch:
+    """A batch of bytes as it is, normalised as `see` does; boxes that are hardly seen are none."""
+    seen = replace(batch, images=_normalised(batch.images.float()))
+    if batch.boxes is None or batch.box_labels is None:
+        return seen
+    labels = batch.box_labels.where(
+        area(batch.boxes) > _SMALLEST, torch.full_like(batch.box_labels, NOTHING)
+    )
+    return replace(seen, box_labels=labels)
 
 
 def see(batch: Batch, views: Views) -> Batch:
@@ -362,7 +369,7 @@ def move_boxes(
     left, right = torch.where(flips, side - right, left), torch.where(flips, side - left, right)
     moved = torch.stack([left, top, right, bottom], -1)
     seen = moved.clamp(0, side)
-    kept = (area(seen) >= _LEAST * area(moved)) & (area(seen) > 1)
+    kept = (area(seen) >= _LEAST * area(moved)) & (area(seen) > _SMALLEST)
     return seen * kept[..., None], kept
 
 

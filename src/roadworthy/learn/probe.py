@@ -26,7 +26,7 @@ from roadworthy.learn.batches import Batch, Source
 from roadworthy.learn.dense_losses import STRIDES
 from roadworthy.learn.features import kept, weights_hash
 from roadworthy.learn.judge import Verdict
-from roadworthy.learn.tasks import Maps, judge_head, read, whole_batches
+from roadworthy.learn.tasks import BATCH, Maps, judge_head, read, whole_batches
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _HELD = 0.2
@@ -206,9 +206,9 @@ def rows_of(
     share = min(1.0, _ROWS / len(source) / _cells(source))
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     start = 0
-    batches = list(whole_batches(source, torch.device("cpu")))
+    batches = whole_batches(source, torch.device("cpu"))
     with torch.no_grad():
-        for batch in track(batches, "encoding"):
+        for batch in track(batches, "encoding", -(-len(source) // BATCH)):
             x = _rows(read(backbone, source.task, batch.images))
             y = _wanted(source, batch)
             kept = _told(source, y) & (torch.rand(len(y), generator=generator) < share)

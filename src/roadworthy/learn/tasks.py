@@ -12,7 +12,7 @@ from roadworthy.core.dense import Depth, Segmentation
 from roadworthy.core.detection import Detection
 from roadworthy.core.tasks import Classification
 from roadworthy.learn.backbones import Backbone
-from roadworthy.learn.batches import Augmentation, Batch, Source, Task, see, whole
+from roadworthy.learn.batches import Augmentation, Batch, Source, Task, see_whole
 from roadworthy.learn.captions import Captioned
 from roadworthy.learn.dense_losses import (
     STRIDES,
@@ -40,7 +40,8 @@ AUGMENTATIONS: dict[Task, Augmentation] = {
     "segmentation": Augmentation(crop=(0.5, 1.0)),
     "depth": Augmentation(crop=(0.7, 1.0)),
 }
-_BATCH = 100
+BATCH = 100
+"""Images that are seen at a time where nothing is learned."""
 
 
 def head_of(task: Task, backbone: Backbone, classes: int) -> nn.Module:
@@ -146,9 +147,8 @@ def _final(task: Task, said: Any, side: int) -> Any:
 
 def whole_batches(source: Source | Captioned, device: torch.device) -> Iterator[Batch]:
     """All images in order, unchanged."""
-    for start in range(0, len(source), _BATCH):
-        stored = source.content[start : start + _BATCH].to(device)
-        yield see(stored, whole(len(stored)).to(device))
+    for start in range(0, len(source), BATCH):
+        yield see_whole(source.content[start : start + BATCH].to(device))
 
 
 def _judged(source: Source, side: int) -> Judged:

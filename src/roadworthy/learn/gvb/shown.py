@@ -23,12 +23,11 @@ from roadworthy.core.tasks import Task as Answering
 from roadworthy.learn.adapt.adapted import AdaptedModel
 from roadworthy.learn.adapt.fit import Adapted
 from roadworthy.learn.backbones import Backbone
-from roadworthy.learn.batches import Batch, Task, see, squashed, whole
+from roadworthy.learn.batches import Batch, Task, see_whole, squashed
 from roadworthy.learn.duplicates import CLOSE, Hashes, both_ways, hashes, nearest
 from roadworthy.learn.features import kept, weights_hash
 from roadworthy.learn.gvb.part import Part
-
-_BATCH = 100
+from roadworthy.learn.tasks import BATCH
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +96,8 @@ def answers(
     pooled = None
     if task == "classification" and cache is not None:
         pooled = _pooled(adapted.body, shown, device, cache)
-    for start in track(range(0, len(shown.sizes), _BATCH), "answering"):
-        part = slice(start, start + _BATCH)
+    for start in track(range(0, len(shown.sizes), BATCH), "answering"):
+        part = slice(start, start + BATCH)
         with torch.no_grad():
             if pooled is None:
                 said = model(_seen(shown, part, device))
@@ -127,8 +126,7 @@ def _placed(size: Size, side: int) -> Placement:
 
 
 def _seen(shown: Shown, part: slice, device: torch.device) -> Float[Tensor, "b 3 s s"]:
-    stored = shown.images[part].to(device)
-    return see(Batch(stored), whole(len(stored)).to(device)).images
+    return see_whole(Batch(shown.images[part].to(device))).images
 
 
 def _pooled(
@@ -137,10 +135,10 @@ def _pooled(
     """Pooled features of all images, out of `cache` where they are there."""
 
     def made() -> dict[str, Tensor]:
-        starts = range(0, len(shown.sizes), _BATCH)
+        starts = range(0, len(shown.sizes), BATCH)
         with torch.no_grad():
             found = [
-                body(_seen(shown, slice(start, start + _BATCH), device)).cpu()
+                body(_seen(shown, slice(start, start + BATCH), device)).cpu()
                 for start in track(starts, "encoding")
             ]
         return {"pooled": torch.cat(found)}
