@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from roadworthy.report import words
+from roadworthy.report.adaptview import AdaptView
 from roadworthy.report.blame import BlameView, best
 from roadworthy.report.lessons import Judged
 from roadworthy.report.road import mean_and_worst, read_loss, stages_of
 from roadworthy.report.roadview import RoadView, trained
+from roadworthy.report.searchview import SearchView
 from roadworthy.report.stageview import StageView
 from roadworthy.report.views import RunView, setting
 
-View = RunView | RoadView | BlameView | StageView
+View = RunView | RoadView | BlameView | StageView | AdaptView | SearchView
 
 
 @dataclass(frozen=True)

@@ -137,20 +137,38 @@ def strips(columns: Sequence[Sequence[tuple[float, str, str]]]) -> Chart:
     return Chart(HEIGHT, marks, _order_ticks(len(columns)), ticks)
 
 
-def curve(dots: Sequence[tuple[float, float]], line: Sequence[tuple[float, float]]) -> Chart:
+def curve(
+    dots: Sequence[tuple[float, float]], line: Sequence[tuple[float, float]], unit: str = "step"
+) -> Chart:
     """Values over steps: a dot for each, and a line, of kind ``line``, through others."""
     values = [value for _, value in (*dots, *line)]
     ticks = nice_ticks(min(0.0, *values), max(values), 4)
     across = Scale(0.0, max(at for at, _ in (*dots, *line)), 0.0, 100.0)
     down = Scale(ticks[0], ticks[-1], FLOOR, CEILING)
     marks = tuple(
-        Mark(across(at), down(value), down(value), f"step {at:.0f}: {value:.4g}", kind)
+        Mark(across(at), down(value), down(value), f"{unit} {at:.0f}: {value:.4g}", kind)
         for kind, points in (("", dots), ("line", line))
         for at, value in points
     )
     steps = [tick for tick in nice_ticks(0.0, across.high, 4) if tick <= across.high]
     levels = tuple(Tick(down(tick), label(tick)) for tick in ticks)
     return Chart(HEIGHT, marks, tuple(Tick(across(tick), label(tick)) for tick in steps), levels)
+
+
+def scatter(dots: Sequence[tuple[float, float, str, str]], limit: float, unit: str) -> Chart:
+    """Dots of (x, y, tip, kind), and a mark of kind ``limit`` at the most that x may be."""
+    levels = nice_ticks(min(y for _, y, _, _ in dots), max(y for _, y, _, _ in dots), 4)
+    places = nice_ticks(min(x for x, _, _, _ in dots), max(limit, *(x for x, _, _, _ in dots)), 4)
+    across = Scale(places[0], places[-1], 0.0, 100.0)
+    down = Scale(levels[0], levels[-1], FLOOR, CEILING)
+    marks = (Mark(across(x), down(y), down(y), tip, kind) for x, y, tip, kind in dots)
+    line = Mark(across(limit), CEILING, FLOOR, f"at most {label(limit)}{unit}", "limit")
+    return Chart(
+        HEIGHT,
+        (line, *marks),
+        tuple(Tick(across(tick), f"{label(tick)}{unit}") for tick in places),
+        tuple(Tick(down(tick), label(tick)) for tick in levels),
+    )
 
 
 def mirror(edges: Sequence[float], above: Sequence[float], below: Sequence[float]) -> Chart:

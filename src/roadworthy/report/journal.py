@@ -19,10 +19,13 @@ Points = list[tuple[float, float]]
 
 def read_log(directory: Path) -> list[Tree]:
     """The rows of a stage's log; those that are no JSON object with a step are left out."""
-    path = directory / LINES
+    return [row for row in read_lines(directory / LINES) if row.number("step") is not None]
+
+
+def read_lines(path: Path) -> list[Tree]:
+    """The lines of a file of JSON lines; none where it is not there."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    rows = (Tree(_json(line)) for line in text.splitlines())
-    return [row for row in rows if row.number("step") is not None]
+    return [Tree(_json(line)) for line in text.splitlines()]
 
 
 def losses(log: Sequence[Tree]) -> tuple[Figure, ...]:

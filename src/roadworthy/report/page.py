@@ -11,12 +11,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from roadworthy.core.runs import write_atomically
 from roadworthy.errors import BadInput
 from roadworthy.report import heat, words
+from roadworthy.report.adaptview import ADAPT, adapt_view
 from roadworthy.report.blame import blame_view
 from roadworthy.report.boards import View, boards
 from roadworthy.report.charts import whiskers
 from roadworthy.report.lessons import PROBE, STAGES
 from roadworthy.report.panels import Figure
 from roadworthy.report.roadview import road_view
+from roadworthy.report.searchview import SEARCH, search_view
 from roadworthy.report.stageview import StageView, compare, stage_view
 from roadworthy.report.tree import read_run
 from roadworthy.report.views import RunView, view
@@ -53,6 +55,10 @@ def read_view(directory: Path, index: int) -> View:
             return road_view(tree, directory, index)
         case "noise attribute":
             return blame_view(tree, directory, index)
+        case command if command == ADAPT:
+            return adapt_view(tree, directory, index)
+        case command if command == SEARCH:
+            return search_view(tree, directory, index)
         case str() as command if command in STAGES or command == PROBE:
             return stage_view(tree, directory, index)
         case _:

@@ -112,7 +112,7 @@ def stage_view(tree: Tree, directory: Path, index: int) -> StageView:
         lineage=lineage(tree, beside),
         costs=costs(tree),
         course=Course(journal.losses(log), journal.parts(log), journal.speed(log)),
-        origins=_origins(tree),
+        origins=origins(tree, "config.plan", "config.machine"),
     )
 
 
@@ -182,7 +182,7 @@ def command_line(tree: Tree) -> str:
         return ""
     typed = ["roadworthy", verb, *map(quote, models)]
     if verb == PROBE:
-        typed += [word for name in ("data", "test") for word in _pairs(config, name, f"--{name}")]
+        typed += [word for name in ("data", "test") for word in paired(config, name, f"--{name}")]
     else:
         typed += _stage_options(config)
     size = config.count("size") or config.count("sources.size")
@@ -209,12 +209,12 @@ def _stage_options(config: Tree) -> list[str]:
     }
     pairs = (("learned", "--source"), ("held", "--held"), ("choosing", "--choose"))
     return [
-        *(word for key, option in pairs for word in _pairs(config, f"sources.{key}", option)),
+        *(word for key, option in pairs for word in paired(config, f"sources.{key}", option)),
         *(f"{name} {value}" for name, value in options.items() if value),
     ]
 
 
-def _pairs(config: Tree, path: str, option: str) -> list[str]:
+def paired(config: Tree, path: str, option: str) -> list[str]:
     """A list of (task, spec), or one such pair, as options."""
     held = config.get(path).value
     rows = held if isinstance(held, list) else []
@@ -224,10 +224,11 @@ def _pairs(config: Tree, path: str, option: str) -> list[str]:
     return [f"{option} {quote(each)}" for each in said]
 
 
-def _origins(tree: Tree) -> tuple[tuple[str, Pairs], ...]:
+def origins(tree: Tree, *settings: str) -> tuple[tuple[str, Pairs], ...]:
+    """What tells a run from others: the settings at those paths, data, host and versions."""
     seed = [("seed", s)] if (s := tree.text("seed")) else []
     groups = (
-        ("Settings", [*tree.leaves("config.plan"), *tree.leaves("config.machine"), *seed]),
+        ("Settings", [*(leaf for path in settings for leaf in tree.leaves(path)), *seed]),
         ("Data", [(k, v) for k, v in tree.leaves("data") if k.endswith("sha256")]),
         ("Host", tree.leaves("host")),
         ("Versions", tree.leaves("versions")),

@@ -72,6 +72,14 @@ class Tree:
         """The objects of a list."""
         return [Tree(item) for item in self._list(path) if isinstance(item, Mapping)]
 
+    def entries(self, path: str) -> list[tuple[str, Tree]]:
+        """The keys of an object, which may hold dots, and their values."""
+        value = self.get(path).value
+        if not isinstance(value, Mapping):
+            return []
+        entries = cast("Mapping[object, object]", value).items()
+        return [(key, Tree(each)) for key, each in entries if isinstance(key, str)]
+
     def leaves(self, path: str) -> list[tuple[str, str]]:
         """(dotted key, value written out) of everything below a path."""
         return _leaves(self.get(path).value, "")

@@ -153,6 +153,27 @@ def macs(value: float | None) -> str:
     return f"{value / size:#.3g} {unit}MACs".replace(". ", " ")
 
 
+def millions(count: float | None) -> str:
+    """A count in millions, with three significant digits.
+
+    >>> millions(538_039.0)
+    '0.538 M'
+    """
+    return "–" if count is None else f"{count / 1e6:#.3g} M".replace(". ", " ")
+
+
+def elided(text: str, most: int = 28) -> str:
+    """The text, its middle left out where it has more characters than that.
+
+    >>> elided("timm:resnet50@weights/a.pth", 16)
+    'timm:res…s/a.pth'
+    """
+    if len(text) <= most:
+        return text
+    tail = (most - 1) // 2
+    return f"{text[: most - 1 - tail]}…{text[-tail:]}"
+
+
 def capital(text: str) -> str:
     """The text with its first letter large.
 
