@@ -62,9 +62,14 @@ class AdaptView:
         return self.tree.first("task", "config.task") or "a task"
 
     @property
+    def model(self) -> str:
+        """The backbone."""
+        return self.tree.text("config.model") or self.folder
+
+    @property
     def title(self) -> str:
         """The backbone and its task."""
-        return f"{self.tree.text('config.model') or self.folder} for {self.task}"
+        return f"{self.model} for {self.task}"
 
     @property
     def protocol(self) -> str:
@@ -72,12 +77,16 @@ class AdaptView:
         return self.tree.text("protocol") or ""
 
     @property
+    def how(self) -> str:
+        """The protocol in words."""
+        return PROTOCOLS.get(self.protocol, ("", self.protocol))[1]
+
+    @property
     def subtitle(self) -> str:
         """How it was adapted, and to which images."""
         size = self.tree.count("config.size")
-        told = PROTOCOLS.get(self.protocol, ("", self.protocol))[1]
         parts = [
-            f"adapted: {told}" if told else "adapted",
+            f"adapted: {self.how}" if self.how else "adapted",
             f"{self.share} of the labels" if self.share else "",
             f"{size} pixels a side" if size else "",
         ]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from roadworthy.report import words
 from roadworthy.report.adaptview import AdaptView
+from roadworthy.report.benchview import BenchView
 from roadworthy.report.blame import BlameView, best
 from roadworthy.report.lessons import Judged
 from roadworthy.report.road import mean_and_worst, read_loss, stages_of
@@ -16,7 +17,7 @@ from roadworthy.report.searchview import SearchView
 from roadworthy.report.stageview import StageView
 from roadworthy.report.views import RunView, setting
 
-View = RunView | RoadView | BlameView | StageView | AdaptView | SearchView
+View = RunView | RoadView | BlameView | StageView | AdaptView | SearchView | BenchView
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Board:
     columns: tuple[str, ...]
     rows: tuple[tuple[View, tuple[Cell, ...]], ...]
     words: frozenset[str] = frozenset(
-        {"Run", "Bits", "Method", "Model", "Largest share", "Mend", "Stage"}
+        {"Run", "Bits", "Method", "Model", "Largest share", "Mend", "Stage", "Backbone", "Task"}
     )
 
 
@@ -53,11 +54,13 @@ def boards(views: Sequence[View]) -> tuple[Board, ...]:
     roads = [view for view in views if isinstance(view, RoadView)]
     blames = [view for view in views if isinstance(view, BlameView)]
     stages = [view for view in views if isinstance(view, StageView) and view.stage]
+    adapted = [view for view in views if isinstance(view, AdaptView)]
     found = (
         [Board("", "", COLUMNS, tuple((run, _run(run, views)) for run in runs))] if runs else [],
         [_leaderboard(roads)] if roads else [],
         [_blames(blames)] if blames else [],
         [_stages(stages)] if stages else [],
+        [_adapted(adapted)] if adapted else [],
     )
     return tuple(board for each in found for board in each)
 
@@ -190,5 +193,33 @@ def _macs(value: float | None) -> str:
     return words.macs(value).removesuffix("MACs")
 
 
+def _adapted(runs: Sequence[AdaptView]) -> Board:
+    columns = ("Backbone", "Task", "Method", "Labelled images", "Metric", "Chosen")
+    note = "What each adapted model reached on its test images, with the 95 % interval of a share."
+    lines = [
+        (run, (_backbone(run), *map(_text, (run.task, run.how)), *_found(run))) for run in runs
+    ]
+    return Board("Adapted models", note, columns, tuple(lines))
+
+
+def _backbone(run: AdaptView) -> Cell:
+    return Cell(run.model, run.model, run.folder)
+
+
+def _text(said: str) -> Cell:
+    return Cell(said or "–", said)
+
+
+def _found(run: AdaptView) -> tuple[Cell, Cell, Cell]:
+    one, chosen, n = run.judged, run.tree.number("chosen"), run.tree.count("data.labelled.n")
+    low, high = one.interval if one else (None, None)
+    span = "" if low is None or high is None else f", {low:.1f}–{high:.1f}"
+    return (
+        _cell(lambda n: f"{n:,.0f}", n),
+        Cell(one.shown, one.value, f"{one.name}{span}") if one else Cell("–", ""),
+        Cell("–", "") if chosen is None else Cell(f"{chosen:g}", chosen, run.choice),
+    )
+
+
 def _cell(show: words.Show, value: float | None) -> Cell:
-    return Cell(show(value), "" if value is None else value)
+    return Cell("–" if value is None else show(value), "" if value is None else value)

@@ -12,6 +12,7 @@ from roadworthy.core.runs import write_atomically
 from roadworthy.errors import BadInput
 from roadworthy.report import heat, words
 from roadworthy.report.adaptview import ADAPT, adapt_view
+from roadworthy.report.benchview import BENCHMARK, bench_view
 from roadworthy.report.blame import blame_view
 from roadworthy.report.boards import View, boards
 from roadworthy.report.charts import whiskers
@@ -28,8 +29,8 @@ def write_report(dirs: Sequence[Path], out: Path) -> Path:
     """Write one HTML page, with nothing to fetch, from the run.json of each directory.
 
     Args:
-        dirs: directories that `quantize`, `noise`, `evaluate`, `learn` or `demo` wrote; several are
-            compared first, each kind in its own table.
+        dirs: directories that `quantize`, `noise`, `evaluate`, `learn`, `adapt`, `benchmark` or
+            `demo` wrote; several are compared first, each kind in its own table.
         out: the HTML file, or a directory in which report.html is written.
 
     Returns:
@@ -57,6 +58,8 @@ def read_view(directory: Path, index: int) -> View:
             return blame_view(tree, directory, index)
         case command if command == ADAPT:
             return adapt_view(tree, directory, index)
+        case command if command == BENCHMARK:
+            return bench_view(tree, directory, index)
         case command if command == SEARCH:
             return search_view(tree, directory, index)
         case str() as command if command in STAGES or command == PROBE:

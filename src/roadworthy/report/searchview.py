@@ -99,8 +99,9 @@ class SearchView:
             return f"{said}."
         if one.macs is None or not own.macs:
             return f"{said}; {self.model} {words.points(own.score)}."
-        share = f"{one.macs / own.macs * 100:.0f} %"
-        return f"{said} at {share} of the cost; {self.model} {words.points(own.score)}."
+        share = one.macs / own.macs
+        cost = "the same cost" if 0.97 < share < 1.03 else f"{share * 100:.0f} % of the cost"
+        return f"{said} at {cost}; {self.model} {words.points(own.score)}."
 
     @property
     def rest(self) -> str:

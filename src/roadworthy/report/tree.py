@@ -117,7 +117,7 @@ def read_run(directory: Path) -> Tree:
     if not path.is_file():
         raise BadInput(
             f"no run.json in {directory}; give directories that `roadworthy quantize`, `noise`, "
-            "`evaluate`, `learn` or `demo` wrote with --out"
+            "`evaluate`, `learn`, `adapt`, `benchmark` or `demo` wrote with --out"
         )
     value = read_json(path)
     if not isinstance(value, dict):
