@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sample_adapt import sample_adapt, sample_search, write_manifest, write_trials
+from sample_bench import MODELS, OWN, SETS, sample_bench
 from sample_report import Run, sample_run
 from sample_road import ROWS, sample_blame, sample_pictures, sample_road
 from sample_stage import sample_amateur, sample_probes, sample_stage, write_beside
@@ -66,6 +68,13 @@ addEventListener("load", () => {
       const sheet = getComputedStyle(node.closest(".sheet")).backgroundColor;
       return [color, clear ? sheet : backgroundColor];
     }),
+    clipped: [...document.querySelectorAll("svg.radar text")].filter((node) => {
+      const [text, drawing] = [node, node.closest("svg")].map((one) => one.getBoundingClientRect());
+      return text.left < drawing.left || text.right > drawing.right || text.top < drawing.top
+        || text.bottom > drawing.bottom;
+    }).map((node) => node.textContent),
+    lines: [...document.querySelectorAll(".series")].map((node) =>
+      [getComputedStyle(node).color, getComputedStyle(node.closest(".sheet")).backgroundColor]),
     sorted: [...document.querySelectorAll("table.sortable")].map((table) => sortBy(table, 1)),
     scrolling: [...document.querySelectorAll(".options")].map(tooWide),
     boards: [...document.querySelectorAll(".compared")].map(tooWide),
@@ -209,6 +218,46 @@ def test_stages_in_a_browser(write_run: Callable[..., Path], tmp_path: Path, wid
     assert min(contrast(*pair) for pair in seen["colours"]) >= 4.5
     if width > 1000:
         assert seen["boards"] == [0]
+
+
+@pytest.fixture
+def learned(write_run: Callable[..., Path], tmp_path: Path) -> Path:
+    """A benchmark of all, one of few, an adaptation and a search, with long names."""
+    long = "out/" + "averylongnamewithoutanybreak" * 4
+    adapted, search = sample_adapt(), sample_search()
+    adapted["config"]["model"] = adapted["data"]["test"]["spec"] = long
+    search["config"]["model"] = long
+    wide = ("cifar10", "citypersons", "caltech101", "flowers102", "kinetics700", long)
+    folders = [
+        write_run(sample_bench((*SETS, OWN, long), (*MODELS, long)), "all"),
+        write_run(sample_bench(wide, MODELS[:2]), "wide"),
+        write_run(sample_bench(("cifar10", long), (*MODELS, long)), "few"),
+        write_run(adapted, "adapted"),
+        write_run(search, "search"),
+    ]
+    write_manifest(folders[3])
+    write_trials(folders[4])
+    return write_report(folders, tmp_path / "report.html")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", [1280, 400])
+def test_learned_models_in_a_browser(
+    learned: Path, tmp_path: Path, width: int, scheme: str
+) -> None:
+    seen = look(learned, tmp_path / "browser", width, scheme)
+    assert seen["errors"] == []
+    assert seen["console"] == []
+    assert seen["overflow"] <= 0
+    assert seen["outside"] == []
+    assert min(seen["charts"]) > 0
+    drawn, legend = 2, (4 + 3) + (2 + 3)
+    assert len(seen["charts"]) == 5 + drawn + legend + 2 + 6  # marks, two dot plots, a search's
+    assert seen["clipped"] == []
+    assert seen["smallest"] >= 12
+    assert min(contrast(*pair) for pair in seen["colours"] + seen["lines"]) >= 3
+    assert min(contrast(*pair) for pair in seen["colours"]) >= 4.5
+    assert len({colour for colour, _ in seen["lines"]}) >= len(MODELS) + 2
 
 
 def test_a_leaderboard_of_eight_stages_fits(write_run: Callable[..., Path], tmp_path: Path) -> None:

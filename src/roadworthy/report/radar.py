@@ -1,6 +1,6 @@
 """Geometry of the radar plot: an axis for each data set, a polygon for each backbone.
 
-Positions are in units of the drawing, 600 wide and 424 high, whose centre is at 0, 0. An axis ends
+Positions are in units of the drawing, 600 wide and 384 high, whose centre is at 0, 0. An axis ends
 at the best value that is shown on it; how far out another value lies is its share of that best.
 """
 
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from roadworthy.report import words
 from roadworthy.report.bench import PUBLISHED, DataSet, Measured
 
-RADIUS, ROOM = 170.0, 16.0
+RADIUS, ROOM = 150.0, 14.0
 RINGS = (0.25, 0.5, 0.75, 1.0)
 AXES = 3
 """Fewer than these are no polygon."""
 MOST, MOST_PUBLISHED = 6, 3
 """Backbones that can be told apart in one drawing, and published ones beside them."""
-NAMED, LETTERS = 12, 12
+NAMED, LETTERS = 12, 11
 """Axes that are named in the drawing, and letters of such a name; more are numbered."""
 
 
