@@ -80,7 +80,19 @@ def sample_bench(
     ]
     return {
         "command": "benchmark",
-        "config": {"models": models, "fraction": 0.1, "protocol": "linear", "size": 64},
+        "config": {
+            "models": models,
+            "out": "out/benchmark",
+            "terms": {
+                **{"fraction": 0.1, "protocol": "linear", "size": 64},
+                "descent": {"steps": 200, "batch": 32, "rates": [0.0005, 0.002]},
+                "machine": {"device": "auto"},
+            },
+            "root": "data",
+            "datasets": [name for name in names if name in SETS],
+            "pairs": [["classification", OWN, "imagefolder:parts/test"]] if OWN in names else [],
+            "seeds": SEEDS,
+        },
         "seed": 0,
         "rows": [single(*pair, seed) for pair in pairs for seed in range(SEEDS)],
         "table": table,

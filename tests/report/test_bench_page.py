@@ -51,14 +51,34 @@ def test_a_benchmark_says_how_much_was_measured_and_who_leads(bench: Path) -> No
     assert tiles == [f"{each:.2f}×" for each in last]
 
 
-def test_terms_may_stand_by_themselves(write_run: WriteRun) -> None:
+def test_terms_may_stand_beside_the_models(write_run: WriteRun) -> None:
     run = sample_bench()
     config = run["config"]
-    terms = {key: config.pop(key) for key in ("fraction", "protocol", "size")}
-    folder = write_run({**run, "config": {**config, "terms": terms}})
+    folder = write_run({**run, "config": {**config, **config.pop("terms")}})
     assert "linear, 10 % of the labels, 3 seeds, 64 pixels a side" in visible(
         page(folder, out=folder)
     )
+
+
+@pytest.mark.parametrize("protocol", ["linear", "frozen"])
+def test_the_command_gives_the_benchmark_again(protocol: str, write_run: WriteRun) -> None:
+    run = sample_bench(("dtd", "kitti", OWN), MODELS[:2])
+    run["config"]["terms"]["protocol"] = protocol
+    folder = write_run(run)
+    descent = "--steps 200 --batch-size 32 --rates 0.0005 0.002 " if protocol == "frozen" else ""
+    assert (
+        f"<pre>roadworthy benchmark metanet:mn_xs@random out/generalist --root data --datasets dtd "
+        f"kitti --data classification={OWN} --test classification=imagefolder:parts/test "
+        f"--fraction 0.1 --protocol {protocol} {descent}--seeds 3 --size 64 --seed 0 "
+        "--out out/benchmark</pre>"
+    ) in page(folder, out=folder)
+
+
+def test_an_interval_below_nothing_is_no_range_of_dashes(write_run: WriteRun) -> None:
+    run = sample_bench()
+    run["table"][0]["low"] = -0.021
+    folder = write_run(run)
+    assert "−2.1 to " in visible(page(folder, out=folder))
 
 
 def test_each_data_set_has_a_row_of_all_backbones(bench: Path) -> None:
@@ -75,7 +95,8 @@ def test_each_data_set_has_a_row_of_all_backbones(bench: Path) -> None:
             assert f"{value * scale:{digits}} {low}–{high}" in cells
         for value in published(name).values():
             assert f" {value * scale:{digits}} " in cells
-        assert html[start : html.index("</tr>", start)].count('class="best"') == 1
+        best = re.findall(r'class="best"[^>]*>([^<]+)', html[start : html.index("</tr>", start)])
+        assert best == [f"{reached(name, 2) * scale:{digits}}"]
     assert "RMSE in m ↓, 2,315 to learn from, 652 to test on" in visible(html)
     assert "miss rate ↓" in visible(html)
 

@@ -63,13 +63,15 @@ class DataSet:
         """A value in figures, without its unit."""
         if value is None:
             return "–"
-        return f"{value * 100:.1f}" if self.points > 1 else f"{value:#.3g}"
+        said = f"{value * 100:.1f}" if self.points > 1 else f"{value:#.3g}"
+        return said.replace("-", "−")
 
     def between(self, one: Result) -> str:
         """The interval of a result in figures; empty where there is none."""
         if one.low is None or one.high is None:
             return ""
-        return f"{self.shown(one.low)}–{self.shown(one.high)}"
+        joint = " to " if one.low < 0 else "–"
+        return f"{self.shown(one.low)}{joint}{self.shown(one.high)}"
 
     @property
     def best(self) -> float | None:

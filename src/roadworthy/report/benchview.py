@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import ClassVar
 
 from roadworthy.report import words
@@ -133,9 +134,9 @@ class BenchView:
         )
 
     @property
-    def several_types(self) -> bool:
-        """Whether there is a mean over task types."""
-        return len(self.relative) > 1
+    def command(self) -> str:
+        """What to type to get the run again."""
+        return _command_line(self.tree)
 
 
 def bench_view(tree: Tree, directory: Path, index: int) -> BenchView:
@@ -153,7 +154,7 @@ def bench_view(tree: Tree, directory: Path, index: int) -> BenchView:
         relative=_relative(measured),
         told=told(tree),
         runs=tuple(_run(row) for row in tree.rows("rows") if row.number("value") is not None),
-        origins=origins(tree, "config"),
+        origins=origins(tree, "config.terms.machine"),
     )
 
 
@@ -165,6 +166,36 @@ def _path(tree: Tree, name: str) -> str:
 
 def _term(tree: Tree, name: str) -> str | None:
     return tree.text(_path(tree, name))
+
+
+def _command_line(tree: Tree) -> str:
+    config = tree.get("config")
+    models, out = config.texts("models"), config.text("out")
+    if not models or out is None:
+        return ""
+    pairs = [Tree({"pair": each}).texts("pair") for each in config.items("pairs")]
+    typed = ["roadworthy benchmark", *map(quote, models)]
+    typed += [f"--root {quote(root)}"] if (root := config.text("root")) else []
+    if names := config.texts("datasets"):
+        typed.append(f"--datasets {' '.join(map(quote, names))}")
+    for task, data, test in (pair for pair in pairs if len(pair) == 3):
+        typed.append(f"--data {quote(f'{task}={data}')} --test {quote(f'{task}={test}')}")
+    rates = [f"{rate:g}" for rate in config.numbers("terms.descent.rates")]
+    descent = {
+        "--steps": config.text("terms.descent.steps"),
+        "--batch-size": config.text("terms.descent.batch"),
+        "--rates": " ".join(rates),
+    }
+    options = {
+        "--fraction": _term(tree, "fraction"),
+        "--protocol": _term(tree, "protocol"),
+        **({} if _term(tree, "protocol") in {"knn", "linear"} else descent),
+        "--seeds": config.text("seeds"),
+        "--size": _term(tree, "size"),
+        "--seed": tree.text("seed"),
+        "--out": quote(out),
+    }
+    return " ".join([*typed, *(f"{name} {said}" for name, said in options.items() if said)])
 
 
 def _some(sets: tuple[DataSet, ...], most: int = 3) -> str:

@@ -55,7 +55,7 @@ class Tree:
 
     def numbers(self, path: str) -> list[float]:
         """A list of finite numbers; empty where any entry is something else."""
-        found = [Tree({"x": item}).number("x") for item in self._list(path)]
+        found = [Tree({"x": item}).number("x") for item in self.items(path)]
         kept = [number for number in found if number is not None]
         return kept if len(kept) == len(found) else []
 
@@ -66,11 +66,11 @@ class Tree:
     def texts(self, path: str) -> list[str]:
         """A list of strings, or the one string there."""
         single = self.text(path)
-        return [single] if single else [i for i in self._list(path) if isinstance(i, str)]
+        return [single] if single else [i for i in self.items(path) if isinstance(i, str)]
 
     def rows(self, path: str) -> list[Tree]:
         """The objects of a list."""
-        return [Tree(item) for item in self._list(path) if isinstance(item, Mapping)]
+        return [Tree(item) for item in self.items(path) if isinstance(item, Mapping)]
 
     def entries(self, path: str) -> list[tuple[str, Tree]]:
         """The keys of an object, which may hold dots, and their values."""
@@ -84,7 +84,8 @@ class Tree:
         """(dotted key, value written out) of everything below a path."""
         return _leaves(self.get(path).value, "")
 
-    def _list(self, path: str) -> list[object]:
+    def items(self, path: str) -> list[object]:
+        """Whatever a list holds."""
         value = self.get(path).value
         return cast("list[object]", value) if isinstance(value, list) else []
 
