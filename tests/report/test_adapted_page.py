@@ -17,6 +17,9 @@ from sample_adapt import (
 from sample_report import Run, sample_run
 from test_page import page, visible
 
+from roadworthy.learn.adapt.protocols import NAMES, Descent, protocol_of
+from roadworthy.report.adaptview import PROTOCOLS
+
 WriteRun = Callable[..., Path]
 SAMPLES = {"adapt": sample_adapt, "depth": sample_depth, "search": sample_search}
 KEYS = [(kind, key) for kind, make in SAMPLES.items() for key in make() if key != "command"]
@@ -84,6 +87,18 @@ def test_an_unjudged_adaptation_claims_nothing_and_names_failed_rates(write_run:
     assert "0.008 failed" in text
     assert "--protocol frozen --steps 200 --batch-size 32 --rates 0.0005 0.008 --size" in text
     assert "--test" not in text
+
+
+def test_odd_data_are_told_and_marked(write_run: WriteRun) -> None:
+    folder = write_run({**sample_adapt(), "warnings": ["3 test images are also learned from"]})
+    html = page(folder, out=folder)
+    assert "3 test images are also learned from" in visible(html)
+    assert 'class="mark-warn"' in html
+
+
+def test_every_protocol_is_known_by_its_name() -> None:
+    known = {type(protocol_of(name, Descent())).__name__: name for name in NAMES}
+    assert {protocol: name for protocol, (name, _) in PROTOCOLS.items()} == known
 
 
 def test_adapted_models_are_compared_first(

@@ -192,6 +192,30 @@ def test_series_differ_in_more_than_colour(bench: Path) -> None:
     assert '<desc id="run-1-told">An axis for each of 7 data sets' in html
 
 
+def test_one_spec_may_stand_for_several_tasks(write_run: WriteRun) -> None:
+    run = sample_bench(("cifar10", "kitti", OWN))
+    for row in run["table"]:
+        row |= {"dataset": "scenes:0-9", "title": "scenes:0-9"}
+    run["table"] = run["table"][:6]
+    measured = read_measured(tree(run))
+    assert [(one.task, len(one.results)) for one in measured.sets] == [
+        ("classification", 3),
+        ("depth", 3),
+    ]
+    folder = write_run(run)
+    assert f"{reached('kitti', 1):#.3g}" in visible(page(folder, out=folder))
+
+
+def test_a_first_backbone_that_leads_is_said_to(write_run: WriteRun) -> None:
+    run = sample_bench(models=MODELS[:2])
+    for row in run["types"]:
+        row["relative"] = 1.0 if row["backbone"] == MODELS[0] else 1.2
+    folder = write_run(run)
+    html = page(folder, out=folder)
+    assert f"No other backbone has a smaller error than {MODELS[0]}." in visible(html)
+    assert 'class="tile"' not in html
+
+
 def test_many_axes_are_numbered_as_the_tables_are(write_run: WriteRun) -> None:
     folder = write_run(sample_bench(tuple(SETS)))
     html = page(folder, out=folder)

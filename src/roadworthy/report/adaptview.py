@@ -30,6 +30,7 @@ PROTOCOLS = {
     "Frozen": ("frozen", "a head on a frozen backbone"),
     "LowRank": ("lora", "a head and low-rank changes"),
     "Full": ("full", "all weights learn"),
+    "Staged": ("staged", "a head on a frozen backbone, then all weights"),
 }
 """As it is typed, and in words."""
 _CHOICES = {"Neighbours": "number of neighbours", "Linear": "penalty"}
@@ -100,8 +101,15 @@ class AdaptView:
 
     @property
     def kind(self) -> str:
-        """``pass`` where test images judged it, else ``none``."""
-        return "pass" if self.judged else "none"
+        """``none`` where no test images judged it, ``warn`` where they were odd, else ``pass``."""
+        if self.judged is None:
+            return "none"
+        return "warn" if self.warnings else "pass"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd of the data, such as test images that were also learned from."""
+        return tuple(self.tree.texts("warnings"))
 
     @property
     def first(self) -> str:
@@ -118,7 +126,7 @@ class AdaptView:
     def rest(self) -> str:
         """What was chosen, and what judged."""
         chosen, said = self.tree.number("chosen"), ""
-        if chosen is not None and self.trials:
+        if chosen is not None and len(self.trials) > 1:
             said = f"The {self.choice} {label(chosen)} was chosen of {len(self.trials)}, "
             said += "on held-out labelled images. "
         if self.judged and self.judged.n:
@@ -148,7 +156,7 @@ class AdaptView:
             of = f"{self.share} of those given" if self.share else ""
             found.append(Tile(f"{n:,}", "labelled images", of))
         if (chosen := tree.number("chosen")) is not None:
-            tried = f"best of {len(self.trials)}" if self.trials else ""
+            tried = f"best of {len(self.trials)}" if len(self.trials) > 1 else ""
             found.append(Tile(label(chosen), self.choice, tried))
         return tuple(found)
 

@@ -133,11 +133,11 @@ def read_measured(tree: Tree) -> Measured:
     """The facts of a run.json read by `read_run`; rows without a number are left out."""
     rows = [row for row in tree.rows("table") if row.text("dataset") and row.text("backbone")]
     rows = [row for row in rows if row.number("mean") is not None]
-    names = dict.fromkeys(row.text("dataset") or "" for row in rows)
+    keys = dict.fromkeys(map(_key, rows))
     told = dict(tree.entries("published"))
     sets = [
-        _data_set([row for row in rows if row.text("dataset") == name], told.get(name, Tree(None)))
-        for name in names
+        _data_set([row for row in rows if _key(row) == key], told.get(key[0], Tree(None)))
+        for key in keys
     ]
     there = dict.fromkeys(row.text("backbone") or "" for row in rows)
     asked = [name for name in tree.texts("config.models") if name in there]
@@ -157,6 +157,11 @@ def in_order(tasks: Sequence[str]) -> tuple[str, ...]:
     """
     there = dict.fromkeys(tasks)
     return (*(t for t in TASKS if t in there), *(t for t in there if t not in TASKS))
+
+
+def _key(row: Tree) -> tuple[str, str | None]:
+    """Name and task: one spec may be learned from for several tasks."""
+    return row.text("dataset") or "", row.text("task")
 
 
 def _data_set(rows: Sequence[Tree], published: Tree) -> DataSet:

@@ -119,13 +119,13 @@ class BenchView:
         if self.leader is None or len(self.measured.backbones) < 2:
             return ""
         over = f"the mean over {words.counted(types, 'task type')}" if types > 1 else "the mean"
-        return f"That is {over} of each data set’s error, divided by that of the first backbone."
+        return f"By {over} of each data set’s error, divided by that of the first backbone."
 
     @property
     def tiles(self) -> tuple[Tile, ...]:
-        """The leader's relative error in each task type."""
+        """The leader's relative error in each task type, where it is not the first backbone."""
         best = self.leader
-        if best is None or len(self.measured.backbones) < 2:
+        if best in {None, *self.measured.backbones[:1]}:
             return ()
         return tuple(
             Tile(f"{row[best]:.2f}×", f"error in {task}", words.counted(len(sets), "data set"))
@@ -228,7 +228,7 @@ def _table(task: str, measured: Measured, drawn: Radar | None) -> Table:
     told = tuple(
         name for name in measured.published if any(name in dict(s.published) for s in sets)
     )
-    numbers = {each.name: str(number) for number, each in enumerate(measured.sets, 1)}
+    numbers = {(each.name, each.task): str(number) for number, each in enumerate(measured.sets, 1)}
     numbered = drawn is not None and drawn.numbered
     return Table(
         task,
@@ -236,7 +236,7 @@ def _table(task: str, measured: Measured, drawn: Radar | None) -> Table:
         told,
         tuple(
             Line(
-                numbers[one.name] if numbered else "",
+                numbers[one.name, one.task] if numbered else "",
                 one.title,
                 ", ".join(filter(None, (_metric(one), one.images))),
                 (*(_cell(one, name) for name in measured.backbones), *_beside(one, told)),
