@@ -21,7 +21,9 @@ from roadworthy.learn_requests import (
     parse_source,
 )
 
-BACKBONE = "metanet:mn_xs, metanet:mn_s ... or timm:NAME, each with @random or @FILE; a stage's DIR"
+BACKBONE = (
+    "metanet:mn_xs as it comes along; metanet:NAME or timm:NAME with @random or @FILE; a stage's DIR"
+)
 SPEC = (
     "scenes:FROM-TO, shards:ADDRESS, captions:FILE@IMAGES, imagefolder:DIR, npz:FILE, yolo:DIR, "
     "coco:IMAGES@FILE.json, voc:DIR?split=NAME, masks:..., depth:..."

@@ -197,7 +197,7 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
         ),
         (f"mn_xs@{tmp_path / 'half.safetensors'}", "damaged"),
         ("mn_x@random", "did you mean mn_xs"),
-        ("mn_xs", "no weights to download"),
+        ("mn_s", "no weights that come along"),
         ("", "metanet:NAME"),
     ):
         with pytest.raises(BadModel, match=message):

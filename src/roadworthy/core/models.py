@@ -39,6 +39,8 @@ from roadworthy.core.texts import TextInput, check_vocabulary
 from roadworthy.errors import BadModel
 
 Says = Literal["scores", "spans", "embeddings", "texts"]
+SHIPPED = Path(__file__).with_name("weights")
+"""Weights that come along: a ``NAME.safetensors`` for ``metanet:NAME``."""
 
 
 def check_says(says: Says, model: object) -> None:
@@ -252,19 +254,29 @@ def _metanet(spec: MetaNetSpec) -> tuple[nn.Module, Stages | None]:
     config = named(spec.name)
     match spec.weights:
         case Pretrained():
-            raise BadModel(
-                f"metanet:{spec.name} has no weights to download; give a file of your own by "
-                f"metanet:{spec.name}@weights.safetensors, or metanet:{spec.name}@random"
-            )
+            path = shipped(spec.name)
         case Random():
             return MetaNet(config, 1000), None
         case Checkpoint(path):
-            weights = read_weights(path)
-            module = MetaNet(config, class_count(weights, "classifier") or 0)
-            load_strictly(module, weights, f"checkpoint {path}")
-            return module, metadata.of_safetensors(path)
+            pass
         case _:
             assert_never(spec.weights)
+    weights = read_weights(path)
+    module = MetaNet(config, class_count(weights, "classifier") or 0)
+    load_strictly(module, weights, f"checkpoint {path}")
+    return module, metadata.of_safetensors(path)
+
+
+def shipped(name: str) -> Path:
+    """The file of `SHIPPED` with the weights of a MetaNet; BadModel where there is none."""
+    there = {path.stem: path for path in SHIPPED.glob("*.safetensors")}
+    if name not in there:
+        raise BadModel(
+            f"metanet:{name} has no weights that come along ({', '.join(sorted(there)) or 'none'} "
+            f"has); give a file of your own by metanet:{name}@weights.safetensors, or "
+            f"metanet:{name}@random"
+        )
+    return there[name]
 
 
 def _filled(

@@ -9,7 +9,7 @@ from roadworthy.errors import BadModel
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights that the library itself downloads."""
+    """Weights that the library itself downloads, or that come along with this one."""
 
 
 @dataclass(frozen=True)
