@@ -22,7 +22,8 @@ from roadworthy.learn_requests import (
 )
 
 BACKBONE = (
-    "metanet:mn_xs as it comes along; metanet:NAME or timm:NAME with @random or @FILE; a stage's DIR"
+    "metanet:mn_xs, whose weights come along; metanet:NAME or timm:NAME with @random or @FILE; "
+    "a stage's DIR"
 )
 SPEC = (
     "scenes:FROM-TO, shards:ADDRESS, captions:FILE@IMAGES, imagefolder:DIR, npz:FILE, yolo:DIR, "

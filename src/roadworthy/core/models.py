@@ -21,6 +21,7 @@ from roadworthy.core.hf import load_hf
 from roadworthy.core.images import Preprocess, preprocess_from
 from roadworthy.core.inputs import Stages
 from roadworthy.core.inputs import preprocess_from as preprocess_of_any
+from roadworthy.core.metanet import MetaNet, named
 from roadworthy.core.spans import HfSpans
 from roadworthy.core.specs import (
     Checkpoint,
@@ -56,8 +57,8 @@ def check_says(says: Says, model: object) -> None:
         case "embeddings":
             raise BadModel(
                 f"{model} answers embeddings; `evaluate`, `noise` and --max-drop judge by labels "
-                "and need a model that answers scores; `quantize --eval` compares with the float "
-                "model"
+                "and need a model that answers scores, which `adapt` makes of a backbone; "
+                "`quantize --eval` compares with the float model"
             )
         case _:
             assert_never(says)
@@ -91,7 +92,9 @@ class LoadedModel:
     @property
     def embeds(self) -> bool:
         """Whether it answers embeddings, which are compared by cosine and need no labels."""
-        return isinstance(self.module, HfEmbedding)
+        module = self.module
+        headless = isinstance(module, MetaNet) and isinstance(module.classifier, nn.Identity)
+        return headless or isinstance(module, HfEmbedding)
 
     @property
     def says(self) -> Says:
@@ -249,8 +252,6 @@ def _torchvision(spec: TorchvisionSpec) -> tuple[nn.Module, Preprocess | None]:
 
 
 def _metanet(spec: MetaNetSpec) -> tuple[nn.Module, Stages | None]:
-    from roadworthy.core.metanet import MetaNet, named
-
     config = named(spec.name)
     match spec.weights:
         case Pretrained():

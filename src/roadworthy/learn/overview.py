@@ -23,7 +23,7 @@ def overview(folder: Path) -> list[Row]:
     stages = sorted(folder.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
     rows = {str(each.parent): _stage(each.parent) for each in stages}
     for record in _probes(folder):
-        judged = _short(record["config"]["test"][1])
+        judged = short(record["config"]["test"][1])
         for each in record["probes"]:
             model = each["model"]
             name = str(Path(model)) if Path(model).is_dir() else model
@@ -34,10 +34,10 @@ def overview(folder: Path) -> list[Row]:
     return list(rows.values())
 
 
-def _short(spec: str) -> str:
+def short(spec: str) -> str:
     """The end of a spec's path.
 
-    >>> _short("npz:/data/cifar10/test.npz?x=images")
+    >>> short("npz:/data/cifar10/test.npz?x=images")
     'cifar10/test.npz'
     """
     kind, _, rest = spec.partition(":")
