@@ -91,8 +91,11 @@ def test_it_is_the_same_to_the_byte_wherever_the_stages_lie(
     lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = ship(lab / "distilled", tmp_path / "a", monkeypatch)
-    shutil.copytree(lab, tmp_path / "moved")
-    there = ship(tmp_path / "moved" / "distilled", tmp_path / "b", monkeypatch)
+    moved = lab.rename(tmp_path / "moved")
+    try:
+        there = ship(moved / "distilled", tmp_path / "b", monkeypatch)
+    finally:
+        moved.rename(lab)
     assert here[0].read_bytes() == there[0].read_bytes()
     assert here[1] == there[1]
     for place in (str(lab), str(tmp_path), str(Path.cwd())):
