@@ -46,7 +46,7 @@ def _verdict(result: Row) -> str:
     tasks = dict.fromkeys(row["task"] for row in result["table"])
     parts = [f"{task}\n{table(_of_task(result, task))}" for task in tasks]
     told = dict.fromkeys(
-        f"told       {row['dataset']}: {line}" for row in result["rows"] for line in row["told"]
+        f"told       {row['title']}: {line}" for row in result["rows"] for line in row["told"]
     )
     return "\n\n".join([*parts, "\n".join([*told, f"written    {result['out']}"])])
 
@@ -57,8 +57,8 @@ def _of_task(result: Row, task: str) -> list[Row]:
         if row["task"] != task:
             continue
         name, show = row["dataset"], _shown_as(row["metric"])
-        better = "higher" if row["higher"] else "lower"
-        into = rows.setdefault(name, {"data set": name, "metric": f"{row['metric']}, {better}"})
+        metric = f"{row['metric']}, {'higher' if row['higher'] else 'lower'}"
+        into = rows.setdefault(name, {"data set": row["title"], "metric": metric})
         into[row["backbone"]] = _span(row, show)
         known = result["published"].get(name)
         if known:

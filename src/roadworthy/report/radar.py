@@ -146,7 +146,7 @@ def _ring(count: int, share: float) -> str:
 
 
 def _labels(sets: Sequence[DataSet]) -> list[str]:
-    names = [words.elided(each.name, LETTERS) for each in sets]
+    names = [words.elided(each.title if ":" in each.name else each.name, LETTERS) for each in sets]
     if len(names) <= NAMED and len(set(names)) == len(names):
         return names
     return [str(number) for number in range(1, len(names) + 1)]

@@ -16,6 +16,7 @@ from roadworthy.learn.gvb.detection import ALL
 from roadworthy.learn.gvb.entry import ByHand, Entry
 from roadworthy.learn.gvb.measures import MeanIoU, Measure, Rmse, Top1
 from roadworthy.learn.gvb.part import Half, Part, Target, few, number_of, numbered
+from roadworthy.learn.overview import short
 from roadworthy.learn.readers import Origin, sample_of
 from roadworthy.learn.sample import Sample
 from roadworthy.learn.scenes import render
@@ -53,10 +54,10 @@ def own(task: Task, train: str, test: str, size: int = 64) -> Entry:
     def load(folder: Path, half: Half, origin: Origin) -> Part:
         return replace(parts[half], origin=origin)
 
-    sizes = len(learned), len(judging)
+    sizes, classes = (len(learned), len(judging)), len(learned.classes)
     return Entry(
-        train, train, task, measure_of(task), len(learned.classes), sizes, "the user's", "", ".",
-        (), load, ByHand("it is yours"),
+        train, short(train), task, measure_of(task), classes, sizes, "the user's", "", ".", (), load,
+        ByHand("it is yours"),
     )  # fmt: skip
 
 
