@@ -56,8 +56,8 @@ def own(task: Task, train: str, test: str, size: int = 64) -> Entry:
 
     sizes, classes = (len(learned), len(judging)), len(learned.classes)
     return Entry(
-        train, short(train), task, measure_of(task), classes, sizes, "the user's", "", ".", (), load,
-        ByHand("it is yours"),
+        train, short(train), task, measure_of(task), classes, sizes, "the user's", "", ".",
+        (), load, ByHand("it is yours"),
     )  # fmt: skip
 
 
