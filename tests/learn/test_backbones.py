@@ -1,10 +1,13 @@
 """Backbones: one face for MetaNet and timm's models."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from roadworthy.core.images import IMAGENET
 from roadworthy.errors import BadModel
-from roadworthy.learn.backbones import TimmBackbone, backbone
+from roadworthy.learn.backbones import TimmBackbone, architectures_of, backbone
 
 
 @pytest.mark.parametrize(
@@ -46,3 +49,24 @@ def test_timm_maps_are_its_own() -> None:
 def test_a_model_without_maps_is_told() -> None:
     with pytest.raises(BadModel, match="hands out no maps"):
         backbone("torchvision:resnet18@random")
+
+
+def test_a_model_of_timm_sees_colours_as_in_its_own_training() -> None:
+    body = backbone("timm:vit_tiny_patch16_224@random").eval()  # mean and deviation are a half
+    assert isinstance(body, TimmBackbone)
+    pixels = torch.rand(1, 3, 224, 224)
+    mean, std = (torch.tensor(each)[:, None, None] for each in (IMAGENET.mean, IMAGENET.std))
+    given = (pixels - mean) / std
+    torch.testing.assert_close(body(given), body.model(2 * pixels - 1), atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_of_timm_that_a_file_builds_is_a_backbone(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "import timm\nPREPROCESS = {'mean': [0.5] * 3, 'std': [0.5] * 3}\n"
+        "def build():\n    return timm.create_model('resnet10t')\n"
+    )
+    spec = f"py:{tmp_path}/net.py:build"
+    body = backbone(spec)
+    assert isinstance(body, TimmBackbone)
+    assert body.get_buffer("offset")[0].item() == pytest.approx(2 * 0.485 - 1, abs=1e-6)
+    assert architectures_of(spec) == (spec,)

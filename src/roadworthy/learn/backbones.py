@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from roadworthy.core.images import IMAGENET, Preprocess
 from roadworthy.core.metanet import POINTS, MetaNet, MetaNetConfig, named
 from roadworthy.core.models import load_model
 from roadworthy.core.sources import reason
-from roadworthy.core.specs import MetaNetSpec, parse_model_spec
+from roadworthy.core.specs import MetaNetSpec, PySpec, parse_model_spec
 from roadworthy.errors import BadInput, BadModel
 from roadworthy.learn.transfers import Transfers
 
@@ -27,10 +28,16 @@ class TimmBackbone(nn.Module):
 
     A stride at which the model has no map is filled from its nearest one, enlarged bilinearly or
     max-pooled: a plain ViT, which has one resolution only, stands in too.
+
+    Args:
+        stages: what normalises the model's inputs; what it is given is normalised by ImageNet's.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, stages: Preprocess = IMAGENET) -> None:
         super().__init__()
+        (mean, std), (given_mean, given_std) = _colours(stages), _colours(IMAGENET)
+        self.register_buffer("factor", given_std / std, persistent=False)
+        self.register_buffer("offset", (given_mean - mean) / std, persistent=False)
         face: Any = model
         face.reset_classifier(0)
         info = [(int(row["num_chs"]), int(row["reduction"])) for row in _rows(face)]
@@ -43,7 +50,7 @@ class TimmBackbone(nn.Module):
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b width"]:
         """Pooled features."""
-        return self.model(images)
+        return self.model(self._coloured(images))
 
     def forward_features(
         self, images: Float[Tensor, "b c h w"]
@@ -51,14 +58,19 @@ class TimmBackbone(nn.Module):
         """Maps at strides 4, 8, 16, 32, of `channels` channels."""
         face: Any = self.model
         asked = sorted({*self.picks})
-        found = face.forward_intermediates(images, indices=asked, intermediates_only=True)
+        seen = self._coloured(images)
+        found = face.forward_intermediates(seen, indices=asked, intermediates_only=True)
         return self._scaled(found)
 
     def forward_both(self, images: Float[Tensor, "b c h w"]) -> Both:
         """Pooled features and maps, in one pass."""
         face: Any = self.model
-        last, found = face.forward_intermediates(images, indices=sorted({*self.picks}))
+        seen = self._coloured(images)
+        last, found = face.forward_intermediates(seen, indices=sorted({*self.picks}))
         return face.forward_head(last), self._scaled(found)
+
+    def _coloured(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return images * self.get_buffer("factor") + self.get_buffer("offset")
 
     def _scaled(self, found: list[Tensor]) -> list[Tensor]:
         maps = dict(zip(sorted({*self.picks}), found, strict=True))
@@ -147,6 +159,8 @@ def architectures_of(spec: str) -> tuple[Architecture, ...]:
     told = parse_model_spec(spec)
     if isinstance(told, MetaNetSpec) and told.name not in POINTS:
         return (named(told.name),)
+    if isinstance(told, PySpec):
+        return (spec,)
     return (spec.partition("@")[0] + "@random",)
 
 
@@ -187,16 +201,23 @@ def single(spec: Architecture) -> Single:
     """
     if isinstance(spec, MetaNetConfig):
         return MetaNet(spec)
-    module = load_model(spec).module.requires_grad_(True).train()
+    loaded = load_model(spec)
+    module = loaded.module.requires_grad_(True).train()
     if isinstance(module, MetaNet):
         module.classifier = nn.Identity()
         return module
-    if not spec.startswith("timm:") or not hasattr(module, "forward_intermediates"):
+    if not hasattr(module, "forward_intermediates"):
         raise BadModel(
-            f"{spec} hands out no maps; metanet:NAME and timm models that do are allowed, "
+            f"{spec} hands out no maps; metanet:NAME and models of timm that do are allowed, "
             "e.g. metanet:mn_s@random or timm:resnet18@random"
         )
-    return TimmBackbone(module)
+    return TimmBackbone(module, loaded.preprocess or IMAGENET)
+
+
+def _colours(stages: Preprocess) -> tuple[Float[Tensor, "c 1 1"], Float[Tensor, "c 1 1"]]:
+    """Mean and deviation, on the scale where white is 1."""
+    mean, std = stages.mean or (0.0,) * 3, stages.std or (1.0,) * 3
+    return torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
 
 
 def check_size(body: Backbone, side: int) -> None:
