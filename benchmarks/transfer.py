@@ -43,12 +43,19 @@ def arms(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def called(body: str) -> str:
-    """A stage by its folder's name, drawn weights as such.
+    """A stage by its folder's name, others by their own.
 
-    >>> called("out/small-0/depth"), called("metanet:mn_xs@random")
-    ('depth', 'random')
+    >>> called("out/small-0/depth"), called("timm:resnet18@random"), called("py:a/lite0.py:build")
+    ('depth', 'resnet18 random', 'lite0')
     """
-    return "random" if body.endswith("@random") else Path(body).name
+    kind, _, name = body.partition(":")
+    match kind:
+        case "py":
+            return Path(name.rpartition(":")[0]).stem
+        case "metanet" | "timm":
+            return name.replace("@", " ")
+        case _:
+            return Path(body).name
 
 
 def upstream(body: str) -> float:

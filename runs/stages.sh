@@ -81,7 +81,7 @@ for task in $tasks; do experts="$experts $DIR/$task"; done
 OMP_NUM_THREADS=$JOBS roadworthy learn generalist "$DIR/multitask" --with $experts $(every choose) \
     $common --steps $((2 * STEPS)) --rate 0.001 --out "$DIR/generalist"
 OMP_NUM_THREADS=$JOBS roadworthy learn distill "$DIR/generalist" --student "$DIR/multitask" \
-    $(every) $common --steps $((3 * STEPS)) --rate 0.001 --out "$DIR/distilled"
+    $(every) $common --steps $(((CLASSES + 3) * STEPS)) --temperature 1 --out "$DIR/distilled"
 
 models=$random
 for stage in amateur $tasks multitask generalist distilled; do models="$models $DIR/$stage"; done

