@@ -14,10 +14,11 @@ from roadworthy.core.runs import RunRecord, output_room
 from roadworthy.errors import BadInput
 from roadworthy.learn.amateur import DeCLIP, SigLIP, learn_amateur
 from roadworthy.learn.backbones import backbone
-from roadworthy.learn.batches import Source, Task, hold
+from roadworthy.learn.batches import Source, Task
 from roadworthy.learn.distill import distill
 from roadworthy.learn.expert import Job, learn_expert
 from roadworthy.learn.generalist import learn_generalist
+from roadworthy.learn.holding import hold
 from roadworthy.learn.probe import linear_probe, part_of
 from roadworthy.learn.readers import Origin
 from roadworthy.learn.sample import Sample

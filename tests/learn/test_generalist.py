@@ -13,10 +13,11 @@ from torch import Tensor
 from roadworthy.core.models import load_model
 from roadworthy.errors import BadInput, BadModel
 from roadworthy.learn.backbones import Generalist, backbone
-from roadworthy.learn.batches import Source, Task, hold, see_whole
+from roadworthy.learn.batches import Source, Task, see_whole
 from roadworthy.learn.distill import distill
 from roadworthy.learn.expert import Headed, Job, learn_expert, reopened, written
 from roadworthy.learn.generalist import begun, learn_generalist
+from roadworthy.learn.holding import hold
 from roadworthy.learn.loop import Compute, Machine, Trained
 from roadworthy.learn.plan import Plan
 from roadworthy.learn.scenes import CLASSES, OBJECTS, scenes

@@ -13,11 +13,11 @@ from layouts_all import WRITERS
 
 from roadworthy.core.sources import decode
 from roadworthy.errors import BadData, BadInput
-from roadworthy.learn.batches import hold
 from roadworthy.learn.gvb.entries import ENTRIES, entry
 from roadworthy.learn.gvb.entry import Entry
 from roadworthy.learn.gvb.files import from_pickle
 from roadworthy.learn.gvb.part import Part
+from roadworthy.learn.holding import hold
 
 CLASSES = {"caltech101": 2, "retinopathy": 5, "fer2013": 7, "pcam": 2, "svhn": 10}
 """Of what `layouts` writes; 3 of all other sets of classes."""

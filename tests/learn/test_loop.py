@@ -1,6 +1,8 @@
 """A stage learns, goes on where it stood, says what it is, and stops when it cannot."""
 
 import json
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +14,13 @@ from torch import Tensor
 
 from roadworthy.errors import BadInput, BadModel, RoadworthyError
 from roadworthy.learn.backbones import backbone
-from roadworthy.learn.batches import Augmentation, Batch, Source, draw_views, see, see_whole
+from roadworthy.learn.batches import Augmentation, Batch, Source, Task, draw_views, see, see_whole
 from roadworthy.learn.expert import Headed, Job, learn_expert
+from roadworthy.learn.holding import hold
 from roadworthy.learn.loop import Feed, Machine, train
 from roadworthy.learn.plan import Plan
-from roadworthy.learn.scenes import CLASSES, OBJECTS
+from roadworthy.learn.sample import Sample
+from roadworthy.learn.scenes import CLASSES, OBJECTS, render
 from roadworthy.learn.sources import source
 
 XS = "metanet:mn_xs@random"
@@ -139,3 +143,22 @@ def test_boxes_and_masks_go_where_the_pixels_go(seed: int) -> None:
     assert np.abs(seen.boxes[0, 0].numpy() - extent).max() <= 1
     bright = seen.images[0, 0] > seen.images[0, 0].mean()
     assert float((bright == (seen.masks[0] == 1)).float().mean()) > 0.9
+
+
+@pytest.mark.parametrize("task", ["classification", "detection", "segmentation", "depth"])
+def test_samples_are_held_one_at_a_time(task: Task) -> None:
+    """Their files and full maps may be many times as large as what is held."""
+    there: list[weakref.ref[Sample]] = []
+
+    def shown() -> Iterator[Sample]:
+        for number in range(6):
+            assert sum(each() is not None for each in there) <= 1
+            sample = render(number, 64)
+            there.append(weakref.ref(sample))
+            yield sample
+            del sample
+
+    known = {"detection": OBJECTS, "segmentation": CLASSES}
+    names = tuple(dict.fromkeys(render(i, 64).labels[0] for i in range(6)))
+    held = hold(shown(), task, 32, known.get(task, () if task == "depth" else names))
+    assert len(held) == len(there) == 6

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from roadworthy.learn.backbones import single
-from roadworthy.learn.batches import Source, Task, hold
+from roadworthy.learn.batches import Source, Task
 from roadworthy.learn.distill import Distilling, channels, five, spread, standardised
 from roadworthy.learn.expert import Headed
+from roadworthy.learn.holding import hold
 from roadworthy.learn.mimic import answer_loss
 from roadworthy.learn.scenes import OBJECTS, scenes
 

@@ -4,24 +4,16 @@ A view is a crop, a flip and a change of colour. What moves pixels moves boxes, 
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from roadworthy.core.dense_data import VOID
 from roadworthy.core.images import IMAGENET
-from roadworthy.core.sources import decode
-from roadworthy.errors import BadData, BadInput
-from roadworthy.learn.dense_losses import STRIDES
-from roadworthy.learn.sample import Sample
 from roadworthy.requests import LearnTask
 
 Task = LearnTask
@@ -112,144 +104,6 @@ def digest(said: Any, content: Batch) -> str:
         hashed.update(name.encode())
         hashed.update(each.contiguous().numpy().tobytes())
     return hashed.hexdigest()
-
-
-def hold(samples: Iterable[Sample], task: Task, size: int, classes: Sequence[str] = ()) -> Source:
-    """Decode `samples` once, squashed to squares of `size` pixels, with what `task` asks of them.
-
-    Args:
-        classes: their order; none means those that occur, sorted.
-
-    Raises:
-        BadInput: a size that is no multiple of 32, the coarsest stride of the heads.
-        BadData: no samples, one without the annotation, or a class that is not among `classes`.
-    """
-    held = list(samples)
-    for each in held:
-        check_annotated(each, task)
-    content = Batch(images_of(held, task, size))
-    known = tuple(classes) or classes_of(held, task)
-    said = {name: torch.from_numpy(v) for name, v in _said(held, task, size, known).items()}
-    return Source(held[0].source, task, known, replace(content, **said))
-
-
-def images_of(samples: Sequence[Sample], task: str, size: int) -> UInt8[Tensor, "n 3 size size"]:
-    """The images of `samples`, squashed to squares; fails as `hold` does."""
-    if size < 1 or size % STRIDES[-1]:
-        raise BadInput(f"{size} pixels a side given; a multiple of {STRIDES[-1]} is needed")
-    if not samples:
-        raise BadData(f"no sample to learn {task} from; give a source that has some")
-    images = np.stack([squashed(decode(each.image, each.name), size) for each in samples])
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-
-
-def check_annotated(sample: Sample, task: Task) -> None:
-    """BadData where a sample says nothing for a task."""
-    has = {
-        "classification": len(sample.labels) > 0,
-        "detection": sample.boxes is not None,
-        "segmentation": sample.mask is not None,
-        "depth": sample.depth is not None,
-    }
-    if not has[task]:
-        there = [name for name, found in has.items() if found]
-        raise BadData(
-            f"image {sample.name} of {sample.source} says nothing for {task}; it has what "
-            f"{', '.join(there) or 'no task'} needs"
-        )
-
-
-def classes_of(held: Iterable[Sample], task: Task) -> tuple[str, ...]:
-    """Names of the classes that occur, sorted; of masks all that their ids may mean.
-
-    Samples are gone through one at a time.
-
-    Raises:
-        BadData: a sample without a class.
-    """
-    match task:
-        case "classification":
-            return tuple(sorted({_class_of(each) for each in held}))
-        case "detection":
-            return tuple(sorted({name for each in held for name in each.box_labels}))
-        case "segmentation":
-            return _mask_classes(held)
-        case _:
-            return ()
-
-
-def _class_of(sample: Sample) -> str:
-    check_annotated(sample, "classification")
-    return sample.labels[0]
-
-
-def _mask_classes(held: Iterable[Sample]) -> tuple[str, ...]:
-    highest = 0
-    for each in held:
-        if each.mask_labels:
-            return each.mask_labels
-        if each.mask is not None:
-            highest = max(highest, int(each.mask[each.mask != VOID].max(initial=0)))
-    return tuple(map(str, range(highest + 1)))
-
-
-def squashed(image: Image.Image, size: int) -> UInt8[NDArray[np.uint8], "s s 3"]:
-    """The pixels of a square of `size`, whatever shape the image has."""
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image)
-
-
-def _said(
-    held: Sequence[Sample], task: Task, size: int, classes: Sequence[str]
-) -> dict[str, NDArray[Any]]:
-    ids = {name: number for number, name in enumerate(classes)}
-    match task:
-        case "classification":
-            return {"labels": np.array([_id(ids, s.labels[0], s) for s in held], np.int64)}
-        case "detection":
-            return _box_rows(held, size, ids)
-        case "segmentation":
-            masks = np.stack([_nearest(s.mask, size) for s in held])
-            _check_ids(masks, held, len(classes))
-            return {"masks": masks}
-        case "depth":
-            return {"depth": np.stack([_nearest(s.depth, size) for s in held])}
-
-
-def _id(ids: dict[str, int], name: str, sample: Sample) -> int:
-    if name not in ids:
-        raise BadData(f"image {sample.name} is of class {name!r}; {', '.join(ids)} are known")
-    return ids[name]
-
-
-def _check_ids(masks: NDArray[np.uint8], held: Sequence[Sample], classes: int) -> None:
-    wrong = ((masks >= classes) & (masks != VOID)).any((1, 2))
-    if wrong.any():
-        raise BadData(
-            f"the mask of image {held[int(wrong.argmax())].name} has ids beyond its {classes} "
-            f"classes; 0 to {classes - 1} and {VOID} are allowed"
-        )
-
-
-def _box_rows(held: Sequence[Sample], size: int, ids: dict[str, int]) -> dict[str, NDArray[Any]]:
-    most = max(1, *(len(each.box_labels) for each in held), 1)
-    rows = np.zeros((len(held), most, 4), np.float32)
-    labels = np.full((len(held), most), NOTHING, np.int64)
-    for number, each in enumerate(held):
-        if each.boxes is None or not len(each.boxes):
-            continue
-        width, height = decode(each.image, each.name).size
-        scale = np.array([size / width, size / height] * 2)
-        rows[number, : len(each.boxes)] = each.boxes * scale
-        labels[number, : len(each.boxes)] = [_id(ids, name, each) for name in each.box_labels]
-    return {"boxes": rows, "box_labels": labels}
-
-
-def _nearest(pixels: NDArray[Any] | None, size: int) -> NDArray[Any]:
-    assert pixels is not None
-    rows, columns = (((np.arange(size) + 0.5) * side / size).astype(int) for side in pixels.shape)
-    return pixels[rows[:, None], columns]
 
 
 @dataclass(frozen=True)

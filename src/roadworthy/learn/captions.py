@@ -10,8 +10,9 @@ from torch import Tensor
 
 from roadworthy.errors import BadData
 from roadworthy.learn import concepts
-from roadworthy.learn.batches import Batch, digest, images_of
+from roadworthy.learn.batches import Batch, digest
 from roadworthy.learn.contrastive import masked
+from roadworthy.learn.holding import images_of
 from roadworthy.learn.sample import Sample
 from roadworthy.learn.texts import MASK, PAD, CaptionTokenizer
 

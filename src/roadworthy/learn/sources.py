@@ -5,8 +5,9 @@ from pathlib import Path
 
 from roadworthy.core.data import Dataset, load_data
 from roadworthy.errors import BadInput
-from roadworthy.learn.batches import Source, Task, classes_of, hold
+from roadworthy.learn.batches import Source, Task
 from roadworthy.learn.captions import Captioned, hold_captions
+from roadworthy.learn.holding import classes_of, hold
 from roadworthy.learn.readers import Origin, read_captions, read_spec
 from roadworthy.learn.sample import Sample
 from roadworthy.learn.scenes import render, scenes

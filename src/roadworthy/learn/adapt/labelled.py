@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from roadworthy.core.progress import track
-from roadworthy.learn.batches import Source, Task, hold
+from roadworthy.learn.batches import Source, Task
 from roadworthy.learn.duplicates import Repeat, repeats
 from roadworthy.learn.gvb.part import few
 from roadworthy.learn.gvb.subsets import stratified
+from roadworthy.learn.holding import hold
 from roadworthy.learn.sample import Sample
 from roadworthy.learn.sources import classes_with, names_of, samples
 

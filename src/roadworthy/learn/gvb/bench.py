@@ -22,7 +22,7 @@ from roadworthy.learn.adapt.protocols import (
     protocol_of,
 )
 from roadworthy.learn.backbones import backbone
-from roadworthy.learn.batches import Task, hold
+from roadworthy.learn.batches import Task
 from roadworthy.learn.features import weights_hash
 from roadworthy.learn.gvb.entries import entry
 from roadworthy.learn.gvb.entry import Entry
@@ -31,6 +31,7 @@ from roadworthy.learn.gvb.part import Part, few
 from roadworthy.learn.gvb.shown import Shown, answers, repeated, show
 from roadworthy.learn.gvb.subsets import draw, listed, take
 from roadworthy.learn.gvb.terms import Terms
+from roadworthy.learn.holding import hold
 
 Row = dict[str, Any]
 

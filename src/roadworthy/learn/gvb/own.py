@@ -10,12 +10,13 @@ import numpy as np
 
 from roadworthy.core.data import load_data
 from roadworthy.errors import BadData, BadInput
-from roadworthy.learn.batches import Task, check_annotated, classes_of
+from roadworthy.learn.batches import Task
 from roadworthy.learn.gvb.box_measures import VocAP
 from roadworthy.learn.gvb.detection import ALL
 from roadworthy.learn.gvb.entry import ByHand, Entry
 from roadworthy.learn.gvb.measures import MeanIoU, Measure, Rmse, Top1
 from roadworthy.learn.gvb.part import Half, Part, Target, few, number_of, numbered
+from roadworthy.learn.holding import check_annotated, classes_of
 from roadworthy.learn.overview import short
 from roadworthy.learn.readers import Origin, sample_of
 from roadworthy.learn.sample import Sample

@@ -23,10 +23,11 @@ from roadworthy.core.tasks import Task as Answering
 from roadworthy.learn.adapt.adapted import AdaptedModel
 from roadworthy.learn.adapt.fit import Adapted
 from roadworthy.learn.backbones import Backbone
-from roadworthy.learn.batches import Batch, Task, see_whole, squashed
+from roadworthy.learn.batches import Batch, Task, see_whole
 from roadworthy.learn.duplicates import CLOSE, Hashes, both_ways, hashes, nearest
 from roadworthy.learn.features import kept, weights_hash
 from roadworthy.learn.gvb.part import Part
+from roadworthy.learn.holding import squashed
 from roadworthy.learn.tasks import BATCH
 
 
