@@ -2,14 +2,17 @@
 
     for seed in 0 1 2; do runs/transfer.sh out/small-$seed out/transfer-$seed $seed; done
     python benchmarks/transfer.py out/transfer-0 out/transfer-1 out/transfer-2
+    python benchmarks/transfer.py out/transfer-0 --record benchmarks/transfer/seed-0.json
+
+A seed takes hours of CPU time, so that what it gave is kept: a recorded file stands for its folder.
 
 A cell is the mean over the folders, a seed each. The errors of an arm stand beside those of
 training from scratch on all labels, of the same seed, as shares; their mean is over the four tasks.
 Compute is of an arm's backbone with all that it began with, and of a task where weights descend.
 """
 
+import argparse
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,39 +95,53 @@ def interval(values: Sequence[float]) -> str:
     return f"{mean:.3f} [{mean - half:.3f}, {mean + half:.3f}]"
 
 
-def read(folder: Path) -> tuple[Values, Mapping[str, float]]:
-    """What every arm of a folder has reached, and its mean TMACs for a task."""
+Seed = dict[str, Any]
+"""Of one folder: ``values`` by arm and task, ``costs`` in TMACs by arm, ``versions``, ``host``."""
+
+
+def read(path: Path) -> Seed:
+    """What every arm of a folder has reached and cost for a task, or what was recorded of it."""
+    if path.suffix == ".json":
+        return json.loads(path.read_text())
     values: dict[str, dict[str, float]] = {}
     costs: dict[str, list[float]] = {}
-    for arm, row in arms(folder):
+    for arm, row in arms(path):
         values.setdefault(arm, {})[row["task"]] = row["value"]
         own = row["compute"]["macs"] / 1e12
         costs.setdefault(arm, []).append(upstream(row["backbone"]) + own)
-    return values, {arm: float(np.mean(each)) for arm, each in costs.items()}
+    run = json.loads(next(path.glob("*/run.json")).read_text())
+    means = {arm: float(np.mean(each)) for arm, each in costs.items()}
+    return {"values": values, "costs": means, "versions": run["versions"], "host": run["host"]}
 
 
-def line(arm: str, seeds: Sequence[tuple[Values, Mapping[str, float]]]) -> Row:
+def line(arm: str, seeds: Sequence[Seed]) -> Row:
     """The row of an arm."""
     found: Row = {"arm": arm}
     for task in TASKS:
-        values = [each[arm][task] for each, _ in seeds]
+        values = [each["values"][arm][task] for each in seeds]
         spread = f" ±{np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
         found[METRICS[task]] = f"{np.mean(values):.3f}{spread}"
-    errors = [[*shares(each)[arm].values()] for each, _ in seeds]
+    errors = [[*shares(each["values"])[arm].values()] for each in seeds]
     found["error"] = interval([float(np.mean(each)) for each in errors])
-    found["TMACs"] = float(np.mean([costs[arm] for _, costs in seeds]))
+    found["TMACs"] = float(np.mean([each["costs"][arm] for each in seeds]))
     return found
 
 
 def main() -> None:
-    """Print the table."""
-    seeds = [read(Path(each)) for each in sys.argv[1:]]
-    if not seeds:
-        sys.exit(__doc__)
-    names = [
-        arm for arm in seeds[0][0] if all({*TASKS} <= {*each.get(arm, ())} for each, _ in seeds)
-    ]
-    print(table([line(arm, seeds) for arm in names]))
+    """Print the table, or record a folder."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR_OR_FILE")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="of one folder")
+    given = parser.parse_args()
+    seeds = [read(each) for each in given.dirs]
+    if given.record is not None:
+        (only,) = seeds
+        given.record.parent.mkdir(parents=True, exist_ok=True)
+        given.record.write_text(json.dumps(only, indent=1) + "\n")
+        return
+    whole = [{arm for arm, own in each["values"].items() if {*TASKS} <= {*own}} for each in seeds]
+    common = set.intersection(*whole)
+    print(table([line(arm, seeds) for arm in seeds[0]["values"] if arm in common]))
 
 
 if __name__ == "__main__":
