@@ -41,8 +41,8 @@ for stage in amateur classification detection segmentation depth multitask gener
 done
 other="timm:efficientnet_lite0@random py:$(dirname "$0")/../benchmarks/lite0.py:build"
 
-arm scratch-all $((40 * STEPS)) $((8 * STEPS)) $random --protocol full --fraction 1 --rates 0.002
-arm scratch "$STEPS" "$STEPS" $random --protocol full --rates 0.0005 0.002
 arm frozen "$STEPS" "$STEPS" $random $stages $other --protocol linear --rates 0.0005 0.002
 arm tuned "$STEPS" "$STEPS" "$SMALL/multitask" "$SMALL/distilled" --protocol full --rates 0.0005 0.002
 arm frozen-all "$STEPS" "$STEPS" "$SMALL/generalist" --protocol linear --fraction 1 --rates 0.0005 0.002
+arm scratch "$STEPS" "$STEPS" $random --protocol full --rates 0.0005 0.002
+arm scratch-all $((40 * STEPS)) $((8 * STEPS)) $random --protocol full --fraction 1 --rates 0.002
