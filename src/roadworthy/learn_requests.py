@@ -150,9 +150,14 @@ class BenchmarkRequest:
     def __post_init__(self) -> None:
         at_least_one("--seeds", self.seeds)
         one_of("--workers", self.workers, get_args(Workers))
-        twice = sorted({each for each in self.models if self.models.count(each) > 1})
-        if twice:
-            raise BadInput(f"{twice[0]} given twice; give each backbone once")
+        for what, given in (
+            ("backbone", self.models),
+            ("data set", self.datasets),
+            ("pair of --data and --test", tuple(map(" ".join, self.pairs))),
+        ):
+            twice = sorted({each for each in given if given.count(each) > 1})
+            if twice:
+                raise BadInput(f"{twice[0]} given twice; give each {what} once")
 
 
 @dataclass(frozen=True)

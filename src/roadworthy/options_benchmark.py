@@ -37,10 +37,11 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
     help = "(repeatable) what judges: one for each --data, in the same order"
     add("--test", action="append", default=[], metavar=form, help=help)
     add("--fraction", type=float, default=0.1, metavar="F", help="of the training images (0.1)")
-    help = "neighbours vote, a linear layer, a head, a head and low-rank changes, all (linear)"
+    help = "neighbours vote, a linear layer, a head, a head and low-rank changes, all, a head and "
+    help += "then all (linear)"
     add("--protocol", choices=NAMES, default="linear", help=help)
     add("--seeds", type=int, default=3, metavar="N", help="how many, from --seed on (3)")
-    add("--steps", type=int, default=Descent.steps, metavar="N", help="of frozen, lora, full (200)")
+    add("--steps", type=int, default=Descent.steps, metavar="N", help="of frozen ... staged (200)")
     add("--batch-size", type=int, default=Descent.batch, metavar="N", help="images of a step (32)")
     help = "learning rates to choose from on held-out labelled images (0.0005 0.002 0.008)"
     add("--rates", type=float, nargs="+", default=Descent.rates, metavar="R", help=help)

@@ -18,6 +18,7 @@ held out of the labelled ones; what is learned in the end is learned from all of
 from dataclasses import dataclass, replace
 
 from roadworthy.errors import BadInput
+from roadworthy.learn.plan import Plan
 
 HELD = 0.2
 """Share of the labelled images that choose."""
@@ -52,6 +53,8 @@ class Descent:
     def __post_init__(self) -> None:
         if not self.rates:
             raise BadInput("no rate given; an adaptation needs at least one")
+        for rate in self.rates:
+            Plan(self.steps, self.batch, rate)  # what it refuses is refused before any work
 
 
 @dataclass(frozen=True)

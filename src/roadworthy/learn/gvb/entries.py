@@ -6,11 +6,11 @@ words: read the pages before use. Where training and validation images are told 
 as is usual for few images, except where the validation images are all there is to test on.
 """
 
-from roadworthy.errors import BadInput
 from roadworthy.learn.gvb import dense, detection, listed, pixels, videos
 from roadworthy.learn.gvb.box_measures import FaceAP, MissRate, VocAP
 from roadworthy.learn.gvb.entry import ByHand, Entry, Load, Torchvision
 from roadworthy.learn.gvb.measures import MeanIoU, MeanPerClass, Measure, Rmse, Top1
+from roadworthy.requests import one_of
 
 RESEARCH = "non-commercial research"
 UNSAID = "none stated; research use"
@@ -246,7 +246,5 @@ def entry(name: str) -> Entry:
     >>> entry("pets").classes
     37
     """
-    found = next((each for each in ENTRIES if each.name == name), None)
-    if found is None:
-        raise BadInput(f"data set {name!r} given; {', '.join(e.name for e in ENTRIES)} are allowed")
-    return found
+    one_of("data set", name, tuple(each.name for each in ENTRIES))
+    return next(each for each in ENTRIES if each.name == name)
