@@ -81,10 +81,8 @@ def check_annotated(sample: Sample, task: Task) -> None:
     }
     if not has[task]:
         there = [name for name, found in has.items() if found]
-        raise BadData(
-            f"image {sample.name} of {sample.source} says nothing for {task}; it has what "
-            f"{', '.join(there) or 'no task'} needs"
-        )
+        own = f"it has what {', '.join(there)} needs" if there else "it has no annotation"
+        raise BadData(f"image {sample.name} of {sample.source} says nothing for {task}; {own}")
 
 
 def classes_of(held: Iterable[Sample], task: Task) -> tuple[str, ...]:
@@ -145,7 +143,7 @@ def _row(sample: Sample, task: Task, size: int, ids: dict[str, int]) -> Row:
             }
         case "segmentation":
             mask = _nearest(sample.mask, size)
-            _check_ids(mask, sample, len(ids))
+            check_ids(mask, sample, len(ids))
             return row | {"masks": mask}
         case "depth":
             return row | {"depth": _nearest(sample.depth, size)}
@@ -157,7 +155,8 @@ def _id(ids: dict[str, int], name: str, sample: Sample) -> int:
     return ids[name]
 
 
-def _check_ids(mask: NDArray[np.uint8], sample: Sample, classes: int) -> None:
+def check_ids(mask: NDArray[np.uint8], sample: Sample, classes: int) -> None:
+    """BadData where a mask has ids that are no classes."""
     if ((mask >= classes) & (mask != VOID)).any():
         raise BadData(
             f"the mask of image {sample.name} has ids beyond its {classes} classes; 0 to "

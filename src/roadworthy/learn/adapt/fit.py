@@ -8,6 +8,7 @@ from typing import assert_never
 import torch
 from torch import Tensor, nn
 
+from roadworthy.core.dense_data import VOID
 from roadworthy.core.progress import track
 from roadworthy.errors import BadData, BadInput, RoadworthyError
 from roadworthy.learn.adapt import low_rank
@@ -25,7 +26,7 @@ from roadworthy.learn.adapt.protocols import (
     Staged,
 )
 from roadworthy.learn.backbones import Backbone, backbone, check_size
-from roadworthy.learn.batches import Source
+from roadworthy.learn.batches import NOTHING, Source
 from roadworthy.learn.expert import Headed
 from roadworthy.learn.judge import Verdict
 from roadworthy.learn.loop import Compute, Feed, Learner, train
@@ -33,6 +34,9 @@ from roadworthy.learn.machine import Machine
 from roadworthy.learn.plan import Plan
 from roadworthy.learn.probe import fit_linear, kept_rows, part_of
 from roadworthy.learn.tasks import AUGMENTATIONS, judge_head
+
+LEAST = 5
+"""Labelled images that an adaptation needs: a fifth of them choose."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +79,9 @@ def adapt(
         BadData: too few images.
         RoadworthyError: no rate learned anything.
     """
-    if len(labelled) < 5:
-        raise BadData(f"{len(labelled)} labelled images given; 5 or more are needed")
+    if len(labelled) < LEAST:
+        raise BadData(f"{len(labelled)} labelled images given; {LEAST} or more are needed")
+    _check_said(labelled)
     torch.manual_seed(seed)  # of weights that are drawn
     match protocol:
         case Neighbours():
@@ -90,6 +95,23 @@ def adapt(
             return _descended(begin, labelled, protocol, out, seed, machine or Machine())
         case _:
             assert_never(protocol)
+
+
+def _check_said(labelled: Source) -> None:
+    """BadData where all annotations are empty."""
+    held = labelled.content
+    lacking = ""
+    if held.box_labels is not None and (held.box_labels == NOTHING).all():
+        lacking = "object"
+    if held.masks is not None and (held.masks == VOID).all():
+        lacking = "pixel of a class"
+    if held.depth is not None and not held.depth.isfinite().any():
+        lacking = "depth"
+    if lacking:
+        raise BadData(
+            f"{len(labelled)} labelled images of {labelled.name} have no {lacking} to learn from; "
+            "give more of them, or others"
+        )
 
 
 def _opened(begin: str, shown: Source) -> Backbone:

@@ -1,7 +1,6 @@
 """A user's own data as an entry of the benchmark."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, assert_never
@@ -35,6 +34,9 @@ class _Read(NamedTuple):
     labels: tuple[str, ...] | None
 
 
+_LICENCE = "the user's"
+
+
 def own(task: Task, train: str, test: str, size: int = 64) -> Entry:
     """An entry of a spec to learn from and one to be judged by, as `sources.source` takes them.
 
@@ -48,16 +50,17 @@ def own(task: Task, train: str, test: str, size: int = 64) -> Entry:
         BadInput: a spec of captions.
         BadData: what cannot be read, or says nothing for the task.
     """
-    learned = _part(train, task, size, Origin(train), None)
-    judging = _part(test, task, size, Origin(train), learned.classes)
+    learned = _part(train, task, size, Origin(train, _LICENCE, "train"), None)
+    judging = _part(test, task, size, Origin(test, _LICENCE, "test"), learned.classes)
     parts: dict[str, Part] = {"train": learned, "test": judging}
 
     def load(folder: Path, half: Half, origin: Origin) -> Part:
-        return replace(parts[half], origin=origin)
+        return parts[half]
 
     sizes, classes = (len(learned), len(judging)), len(learned.classes)
+    name, title = (", test ".join(dict.fromkeys(map(say, (train, test)))) for say in (str, short))
     return Entry(
-        train, short(train), task, measure_of(task), classes, sizes, "the user's", "", ".",
+        name, title, task, measure_of(task), classes, sizes, _LICENCE, "", ".",
         (), load, ByHand("it is yours"),
     )  # fmt: skip
 
@@ -87,6 +90,8 @@ def _part(
     known = classes
     if known is None:
         known = held.classes or classes_of(map(held.read, range(len(held.names))), task)
+    if task == "detection" and not known:
+        raise BadData(f"{spec} has no object to learn from; boxes of one class or more are needed")
     numbers, where = numbered(known), Path(spec)
     said: Iterable[str] = ()
     if task == "classification":
@@ -117,10 +122,8 @@ def _opened(spec: str, task: Task, size: int, origin: Origin) -> _Read:
                 if each is not None
             )
             if task == "classification" and len(labels) < len(names):
-                raise BadData(
-                    f"{spec}: {few([k for k, i in zip(names, ids, strict=True) if i is None])} "
-                    "without a class"
-                )
+                lost = [k.partition(" ")[0] for k, i in zip(names, ids, strict=True) if i is None]
+                raise BadData(f"{spec}: {few(lost)} without a class; one for each image is needed")
             return _Read(
                 names, lambda i: sample_of(data, i, origin), data.classes or None, labels or None
             )

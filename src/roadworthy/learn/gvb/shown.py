@@ -27,7 +27,8 @@ from roadworthy.learn.batches import Batch, Task, see_whole
 from roadworthy.learn.duplicates import CLOSE, Hashes, both_ways, hashes, nearest
 from roadworthy.learn.features import kept, weights_hash
 from roadworthy.learn.gvb.part import Part
-from roadworthy.learn.holding import squashed
+from roadworthy.learn.holding import check_annotated, check_ids, squashed
+from roadworthy.learn.sample import Sample
 from roadworthy.learn.tasks import BATCH
 
 
@@ -55,14 +56,28 @@ class Shown:
 
 
 def show(part: Part, size: int) -> Shown:
-    """The images of a part, as squares of `size` pixels; samples are gone through one at a time."""
+    """The images of a part, as squares of `size` pixels; samples are gone through one at a time.
+
+    Raises:
+        BadData: an image that cannot be read, or whose annotation is missing or of other classes.
+    """
     images = np.empty((len(part), size, size, 3), np.uint8)
     sizes: list[Size] = []
     for number, sample in enumerate(track(part, f"decoding {part.origin.source}", len(part))):
+        _check(part, number, sample)
         image = decode(sample.image, sample.name)
         sizes.append((image.height, image.width))
         images[number] = squashed(image, size)
     return Shown(torch.from_numpy(images).permute(0, 3, 1, 2), tuple(sizes))
+
+
+def _check(part: Part, number: int, sample: Sample) -> None:
+    """What the metric will read: the longest adaptation comes first, and must not be in vain."""
+    check_annotated(sample, part.task)
+    if sample.mask is not None and part.task == "segmentation":
+        check_ids(sample.mask, sample, len(part.classes))
+    if part.target is not None:
+        part.target(number)
 
 
 def pictures(images: UInt8[Tensor, "n 3 s s"]) -> Iterator[Image.Image]:
