@@ -1,6 +1,7 @@
 """The benchmark of backbones: rows, what they are judged by, how a run goes on, and two workers."""
 
 import json
+import shutil
 from collections.abc import Generator
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,8 +47,25 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "Annotations").mkdir(exist_ok=True)
         box = XML.format(left + 1, 9, left + 16, 24)
         (folder / "Annotations" / f"{i}.xml").write_text(box)
-    np.savez(folder / "a.npz", x=np.stack(pixels), y=np.arange(12) % 2)
+    np.savez(folder / "a.npz", x=np.stack(pixels), y=np.arange(12) % 2, z=1 - np.arange(12) % 2)
+    _spoil(folder)
     return folder
+
+
+def _spoil(folder: Path) -> None:
+    """The same images with annotations that do not do."""
+    bare = XML.partition("<object>")[0] + "</annotation>"
+    (folder / "names.txt").write_text("ground\nsquare\n")
+    for i in range(12):
+        for name, value in (("far", 7), ("few", 1), ("void", 255), ("nothing", 0)):
+            (folder / name).mkdir(exist_ok=True)
+            kind = np.uint16 if name == "nothing" else np.uint8
+            Image.fromarray(np.full((40, 48), value, kind)).save(folder / name / f"{i}.png")
+        for name in ("JPEGImages", "Annotations"):
+            (folder / "empty" / name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "JPEGImages" / f"{i}.png", folder / "empty" / "JPEGImages")
+        (folder / "empty" / "Annotations" / f"{i}.xml").write_text(bare)
+    (folder / "few" / "5.png").unlink()
 
 
 def pairs(data: Path) -> list[str]:
@@ -92,7 +110,8 @@ def test_each_task_has_its_metric_protocol_and_share(four: tuple[Path, dict[str,
     assert [row["seed"] for row in told["rows"]] == [0, 1] * 4
     assert len({row["subset"] for row in told["rows"] if row["task"] == "depth"}) == 2
     assert all(
-        any("6 (" in line and "learn from" in line for line in r["told"]) for r in told["rows"]
+        any(f"seed {r['seed']} learns from: 6 (" in line for line in r["told"])
+        for r in told["rows"]
     )
     assert 0 < rows["segmentation"]["value"] < 1
     assert 0 < rows["depth"]["value"] < 0.5  # half a metre between square and ground
@@ -141,6 +160,59 @@ def test_an_interrupted_run_goes_on(
     assert values(told) == values(four[1])
     assert run(tmp_path, *given)["rows"] == told["rows"]
     assert len(asked) == 9
+
+
+def test_damaged_rows_are_measured_again(
+    four: tuple[Path, dict[str, Any]], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(four[0] / "rows", tmp_path / "rows")
+    cut, other, *_ = sorted((tmp_path / "rows").iterdir())
+    cut.write_text(cut.read_text()[:50])
+    other.write_text("[]")
+    asked: list[int] = []
+    measured = benchmarking.measured
+    monkeypatch.setattr(benchmarking, "measured", lambda *a: asked.append(1) or measured(*a))
+    told = run(tmp_path, BODY, *pairs(data), "--fraction", "0.5", "--seeds", "2")
+    assert len(asked) == 2
+    assert values(told) == values(four[1])
+
+
+def test_one_training_set_may_be_judged_by_two(data: Path, tmp_path: Path) -> None:
+    npz = f"classification=npz:{data}/a.npz?x=x&y="
+    given = ["--data", f"{npz}y", "--test", f"{npz}y", "--data", f"{npz}y", "--test", f"{npz}z"]
+    told = run(tmp_path, BODY, *given, "--fraction", "1", "--protocol", "knn", "--seeds", "1")
+    assert [row["mean"] for row in told["table"]] == [1.0, 0.0]
+    assert [row["dataset"].count("npz:") for row in told["table"]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("task", "spec", "half", "said"),
+    [
+        ("segmentation", "masks:{}?masks=far", "--test", "ids beyond its 2 classes"),
+        ("segmentation", "masks:{}?masks=few", "--test", "says nothing for segmentation"),
+        ("segmentation", "masks:{}?masks=void&names=names.txt", "--data", "no pixel of a class to"),
+        ("depth", "depth:{}?depth=nothing", "--data", "no depth to learn from"),
+        ("detection", "voc:{}/empty", "--data", "no object to learn from"),
+    ],
+)
+def test_annotations_that_do_not_do_are_told_before_an_adaptation(
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    task: str,
+    spec: str,
+    half: str,
+    said: str,
+) -> None:
+    at = pairs(data).index(f"{task}={spec.partition('?')[0].format(data).removesuffix('/empty')}")
+    given = pairs(data)[at - 1 : at + 3]
+    given[given.index(half) + 1] = f"{task}={spec.format(data)}"
+    words = [*given, "--fraction", "0.5", *SHORT, "--out", str(tmp_path / "out")]
+    assert main(["benchmark", BODY, *words]) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1
+    assert said in told[0]
+    assert not (tmp_path / "out").exists()
 
 
 class Half(nn.Module):
@@ -225,7 +297,7 @@ def test_what_does_not_fit_is_told_before_any_work(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own_data = pairs(data)[:4]
-    out = ["--out", str(tmp_path / "out")]
+    out, half = ["--out", str(tmp_path / "out")], ["--fraction", "0.5"]
     for given, said in (
         (["--out", "x"], "no backbone given"),
         ([BODY, *own_data], "no --out given"),
@@ -233,7 +305,14 @@ def test_what_does_not_fit_is_told_before_any_work(
         ([BODY, "--root", str(tmp_path), *out], "none of the 26 data sets is in"),
         ([BODY, "--datasets", "dogs", *out], "data set 'dogs' given"),
         ([BODY, "--datasets", "dtd", "--root", str(tmp_path), *out], "no such folder found"),
+        ([BODY, "--datasets", "dtdd", *out], "did you mean dtd?"),
+        ([BODY, "--datasets", "dtd", "dtd", *out], "dtd given twice; give each data set once"),
+        ([BODY, *own_data, *own_data, *out], "given twice; give each pair"),
         ([BODY, *own_data, "--fraction", "0.01", *out], "without an image"),
+        ([BODY, *own_data, "--fraction", "0.2", *out], "leaves 2 of 12 training images"),
+        ([BODY, *own_data, "--steps", "0", *out], "steps 0 given"),
+        ([BODY, *own_data, "--rates", "0.002", "-1", *out], "rate -1.0 given"),
+        ([BODY, "timm:vit_tiny_patch16_224@random", *own_data, *half, *out], "give --size 224"),
         ([BODY, BODY, *own_data, *out], "given twice"),
         ([BODY, *own_data, "--seeds", "0", *out], "--seeds"),
         ([BODY, *own_data, "--size", "33", *out], "multiple of 32"),

@@ -5,11 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from roadworthy.core.progress import track
 from roadworthy.core.runs import RunRecord, output_room, plain, write_atomically
 from roadworthy.errors import BadInput
+from roadworthy.learn.adapt.fit import LEAST
+from roadworthy.learn.backbones import backbone, check_size
 from roadworthy.learn.batches import Task
 from roadworthy.learn.gvb.bench import (
     DataSet,
@@ -21,11 +23,14 @@ from roadworthy.learn.gvb.bench import (
     key_of,
     measured,
     opened,
+    weights_of,
 )
 from roadworthy.learn.gvb.entries import ENTRIES
 from roadworthy.learn.gvb.entry import Entry
+from roadworthy.learn.gvb.part import Part
 from roadworthy.learn.gvb.published import published
 from roadworthy.learn.gvb.subsets import draw
+from roadworthy.learn.holding import check_side
 from roadworthy.learn_requests import BenchmarkRequest
 
 
@@ -33,16 +38,21 @@ def benchmark(request: BenchmarkRequest) -> RunRecord:
     """Measure what has not been measured yet, and write run.json.
 
     Raises:
-        BadInput: no data set; a fraction that leaves a class of one without an image.
-        BadData, BadModel: as `learn.gvb.bench` says; all data sets are opened before any work.
+        BadInput: no data set; a fraction that leaves too few images of one; a size that a backbone
+            cannot be shown.
+        BadData, BadModel: as `learn.gvb.bench` says; all data sets and backbones are opened before
+            any work.
     """
     if find_spec("scipy") is None:
         raise BadInput("benchmark needs scipy; pip install 'roadworthy[benchmark]'")
     with output_room(request.out, "benchmark") as out:
         datasets = chosen(request)
         terms = replace(request.terms, cache=str((out / "features").resolve()))
+        check_side(terms.size)
+        for model in request.models:
+            check_size(backbone(model), terms.size)
         for each in datasets:
-            draw(opened(each, terms.size).train, terms.fraction, request.seed)
+            _check_share(opened(each, terms.size).train, terms.fraction)
         units = [
             Unit(dataset, model, request.seed + number)
             for dataset in datasets
@@ -77,6 +87,16 @@ def chosen(request: BenchmarkRequest) -> list[DataSet]:
     return found
 
 
+def _check_share(train: Part, fraction: float) -> None:
+    """BadInput where a share leaves a class without an image, or too few to learn from."""
+    drawn = len(draw(train, fraction, seed=0).images)
+    if drawn < LEAST:
+        raise BadInput(
+            f"fraction {fraction:g} given, which leaves {drawn} of {len(train)} training images of "
+            f"{train.origin.source}; {LEAST} or more are needed"
+        )
+
+
 def _there(known: Entry, root: Path) -> bool:
     folder = root / known.folder
     return not known.lacking(root) and folder.is_dir() and any(folder.iterdir())
@@ -86,16 +106,27 @@ def _rows(
     units: Sequence[Unit], terms: Terms, request: BenchmarkRequest, out: Path
 ) -> Iterator[Row]:
     """A row for each unit, in order: those that have been measured before, and the rest."""
-    keys = [key_of(unit, terms)[:32] for unit in track(units, "opening")]
+    begun = dict.fromkeys((unit.model, unit.seed) for unit in units)
+    weights = {each: weights_of(*each) for each in track(begun, "opening", len(begun))}
+    keys = [key_of(unit, terms, weights[unit.model, unit.seed])[:32] for unit in units]
     files = [out / "rows" / f"{key}.json" for key in keys]
-    missing = [number for number, file in enumerate(files) if not file.is_file()]
+    missing = [number for number, file in enumerate(files) if not _read(file)]
     room = out.resolve() / "work"
     work = [(units[number], terms, room / keys[number]) for number in missing]
     found = _by_ray(work, request) if request.workers == "ray" else _in_turn(work)
     for at, row in track(found, "measuring", len(work)):
         with write_atomically(files[missing[at]]) as temporary:
             temporary.write_text(json.dumps(plain(row), indent=1) + "\n")
-    yield from (json.loads(file.read_text()) for file in files)
+    yield from map(_read, files)
+
+
+def _read(file: Path) -> Row:
+    """A row that has been measured; an empty one where there is none, or a damaged one."""
+    try:
+        found: Any = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and "value" in found else {}
 
 
 Work = tuple[Unit, Terms, Path]

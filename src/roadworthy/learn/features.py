@@ -26,7 +26,6 @@ def kept(cache: Path, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[s
         return load_file(path)
     except Exception:  # missing, cut off, or anything that safetensors finds wrong
         made = make()
-    cache.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as temporary:
         save_file({name: each.contiguous() for name, each in made.items()}, temporary)
     return made

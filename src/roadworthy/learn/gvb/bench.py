@@ -113,11 +113,15 @@ def suited(terms: Terms, task: Task) -> Protocol:
     return found
 
 
-def key_of(unit: Unit, terms: Terms) -> str:
+def weights_of(model: str, seed: int) -> str:
+    """Hash of a backbone's weights, as a row of that seed begins with them."""
+    torch.manual_seed(seed)  # of weights that are drawn
+    return weights_hash(backbone(model))
+
+
+def key_of(unit: Unit, terms: Terms, weights: str) -> str:
     """What a row depends on: weights, lists of files, the share of them, the protocol and seed."""
     here = opened(unit.dataset, terms.size)
-    torch.manual_seed(unit.seed)  # of weights that are drawn
-    weights = weights_hash(backbone(unit.model))
     how = suited(terms, here.entry.task)
     said = (weights, listed(here.train), listed(here.test), terms.fraction, terms.size, how)
     return hashlib.sha256(repr((unit, *said)).encode()).hexdigest()
@@ -136,23 +140,23 @@ def measured(unit: Unit, terms: Terms, work: Path) -> Row:
     here = opened(unit.dataset, terms.size)
     task, classes = here.entry.task, here.train.classes
     drawn = draw(here.train, terms.fraction, unit.seed)
+    shown = _shown(unit.dataset, terms.size)
     labelled = hold(take(here.train, drawn), task, terms.size, classes)
     how = suited(terms, task)
     cache = Path(terms.cache) if terms.cache else None
     adapted = adapt(unit.model, labelled, how, work, unit.seed, terms.machine, cache)
-    shown = _shown(unit.dataset, terms.size)
     kept = cache if isinstance(how, Neighbours | Linear | Frozen) else None
     said = answers(adapted, task, len(classes), shown, resolve_device(terms.machine.device), kept)
     scored = here.entry.metric(said, here.test)
     again = repeated(here.test, shown, labelled.content.images)
     names = few([each.partition(" ")[0] for each in again])
-    odd = [f"{names} also among the images to learn from"] if again else []
+    odd = [f"test images also among those that seed {unit.seed} learns from: {names}"]
     shutil.rmtree(work, ignore_errors=True)
     return {
         **about(unit, here),
         "value": scored.value,
         "also": scored.also,
-        "told": [*here.train.told, *here.test.told, *odd, *scored.told],
+        "told": [*here.train.told, *here.test.told, *(odd if again else []), *scored.told],
         "trained_on": len(labelled),
         "tested_on": len(here.test),
         "subset": drawn.sha256,
