@@ -1,6 +1,8 @@
 """The benchmark of backbones: rows, what they are judged by, how a run goes on, and two workers."""
 
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Generator
 from importlib.util import find_spec
@@ -160,6 +162,19 @@ def test_an_interrupted_run_goes_on(
     assert values(told) == values(four[1])
     assert run(tmp_path, *given)["rows"] == told["rows"]
     assert len(asked) == 9
+
+
+def test_two_processes_do_not_share_a_folder(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    words = [BODY, *pairs(data)[:4], "--fraction", "0.5", *SHORT, "--out", str(tmp_path)]
+    assert main(["benchmark", *words]) == 2
+    assert "in use by another benchmark" in capsys.readouterr().err
+    os.close(held)
+    run(tmp_path, *words[:-2], "--seeds", "1", "--protocol", "frozen")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["features", "rows", "run.json"]
 
 
 def test_damaged_rows_are_measured_again(

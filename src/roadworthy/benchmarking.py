@@ -1,7 +1,10 @@
 """`roadworthy benchmark`: backbones judged on many data sets, with few labels, row by row."""
 
+import fcntl
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,7 +48,7 @@ def benchmark(request: BenchmarkRequest) -> RunRecord:
     """
     if find_spec("scipy") is None:
         raise BadInput("benchmark needs scipy; pip install 'roadworthy[benchmark]'")
-    with output_room(request.out, "benchmark") as out:
+    with output_room(request.out, "benchmark") as out, _alone(out):
         datasets = chosen(request)
         terms = replace(request.terms, cache=str((out / "features").resolve()))
         check_side(terms.size)
@@ -60,6 +63,8 @@ def benchmark(request: BenchmarkRequest) -> RunRecord:
             for number in range(request.seeds)
         ]
         rows = list(_rows(units, terms, request, out))
+        with suppress(OSError):
+            (out / "work").rmdir()
     record = _record(request, rows, [opened(each, terms.size).entry.name for each in datasets])
     record.save(out / "run.json")
     return record
@@ -85,6 +90,27 @@ def chosen(request: BenchmarkRequest) -> list[DataSet]:
             "says how to get them, and --data TASK=SPEC --test TASK=SPEC takes your own"
         )
     return found
+
+
+@contextmanager
+def _alone(out: Path) -> Generator[None]:
+    """BadInput while another process is at work in `out`: they would clear each other's journals.
+
+    The lock is the system's and ends with the process, however that ends.
+    """
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BadInput(
+                    f"--out {out} is in use by another benchmark; wait for it, or give a folder of "
+                    "its own"
+                ) from error
+        yield
+    finally:
+        os.close(folder)
 
 
 def _check_share(train: Part, fraction: float) -> None:
