@@ -291,7 +291,7 @@ def test_boxes_need_a_backbone_that_hands_out_maps(
     assert main(["adapt", "torchvision:resnet18@random", *given]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1
-    assert "hands out no maps; metanet:NAME and timm models" in said[0]
+    assert "hands out no maps; metanet:NAME and models of timm" in said[0]
     vit = backbone("timm:vit_tiny_patch16_224@random")  # its only stride stands in for all four
     maps = vit.forward_features(torch.zeros(1, 3, 224, 224))
     assert task_head("detection", vit, 3)(maps)[0].shape == (1, 56**2 + 28**2 + 14**2 + 7**2, 3)
