@@ -33,10 +33,13 @@ def cell(values: list[str | float]) -> str:
 
 
 def main() -> None:
-    folders = [overview(Path(each)) for each in sys.argv[1:]]
-    if not folders:
+    if not sys.argv[1:]:
         sys.exit(__doc__)
-    print(table([joined(list(rows)) for rows in zip(*folders, strict=True)]))
+    found: dict[str, list[Row]] = {}
+    for folder in sys.argv[1:]:
+        for row in overview(Path(folder)):
+            found.setdefault(Path(str(row["backbone"])).name, []).append(row)
+    print(table([joined(rows) for rows in found.values()]))
 
 
 if __name__ == "__main__":
