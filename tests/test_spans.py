@@ -143,7 +143,7 @@ def test_parity_is_the_share_of_texts_with_both_ends_equal(tokens: Tensor) -> No
     low[0, 2, 1] += 99.0
     low[1, 3, 0] += 99.0
     low[2, :, 0] += 1.0  # the same place
-    found = compare(fp[mask], low[mask], texts=tokens)
+    found = compare(fp[mask], low[mask], inputs=tokens)
     assert (found.agreement, found.n) == (pytest.approx(1 - 2 / len(tokens)), len(tokens))
 
 

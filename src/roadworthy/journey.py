@@ -62,6 +62,7 @@ from roadworthy.deploy.runtimes import OrtPredictor
 from roadworthy.deploy.store import fill, load_meaning, save_quantized
 from roadworthy.errors import BadData, BadInput
 from roadworthy.judging import identity, judge, judging_set
+from roadworthy.judging_dense import refuse_uncompared
 from roadworthy.live import UnitProgress
 from roadworthy.noise.deployed import as_deployed
 from roadworthy.noise.mix import RandomPreprocess
@@ -188,6 +189,7 @@ def _quantize_into(out: Path, request: QuantizeRequest, compress: Compress | Non
     graph = capture(loaded.module, images[:1]).to(device)
     judging = judging_set(request.data.evaluation, graph, loaded)
     scheme = request.scheme
+    refuse_uncompared(request, graph, images)
     chosen = backend(scheme.backend, scheme.act_bits)
     method = method_of(request.solver, scheme.weight_bits, scheme.act_bits, len(images))
     widths = Widths(scheme.weight_bits, scheme.act_bits, tuple(scheme.keep_8bit))

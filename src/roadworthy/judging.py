@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor, fx
 
+from roadworthy.core.answers import dense_shape
 from roadworthy.core.batches import batches, join
 from roadworthy.core.data import Dataset, check_labels, load_data
 from roadworthy.core.embeddings import cosines
@@ -22,14 +23,16 @@ from roadworthy.core.spans import passages
 from roadworthy.core.texts import TextInput
 from roadworthy.deploy.integer import IntegerPredictor
 from roadworthy.deploy.runtimes import OrtPredictor
-from roadworthy.errors import BadModel
 from roadworthy.judging_answers import compared, judged_by_answers, references
+from roadworthy.judging_dense import Seen, judged, seeing_set
 from roadworthy.judging_spans import asking_set
 from roadworthy.judging_spans import compared as spans_compared
 from roadworthy.requests import QuantizeRequest
 
 
-def judging_set(spec: str | None, graph: fx.GraphModule, model: LoadedModel) -> Dataset | None:
+def judging_set(
+    spec: str | None, graph: fx.GraphModule, model: LoadedModel
+) -> Dataset | Seen | None:
     """The evaluation data, known to fit the model before anything is learned.
 
     Embeddings and texts are compared with the float model's where nobody tells them.
@@ -38,49 +41,48 @@ def judging_set(spec: str | None, graph: fx.GraphModule, model: LoadedModel) -> 
         return None if spec is None else judged_by_answers(spec)
     if model.says == "spans":
         return None if spec is None else asking_set(spec)
-    shape = whole(graph).exit.meta["val"].shape
-    if len(shape) != 2:
-        raise BadModel(
-            f"the model answers {['batch', *shape[1:]]} where a classifier answers "
-            "[batch, classes]; wrap it in a module that returns the logits"
-        )
+    placed = dense_shape(graph)
     if spec is None:
         return None
+    if placed is not None:
+        height, width = whole(graph).entry.meta["val"].shape[-2:]
+        return seeing_set(spec, placed, (int(height), int(width)))
     if model.embeds:
         return load_data(spec)
     dataset = load_data(spec).labelled()
-    check_labels(dataset, int(shape[1]))
+    check_labels(dataset, int(whole(graph).exit.meta["val"].shape[1]))
     return dataset
 
 
 def judge(
     request: QuantizeRequest,
-    dataset: Dataset | None,
+    dataset: Dataset | Seen | None,
     loaded: LoadedModel,
     module: fx.GraphModule,
     preprocess: Stages,
     out: Path,
 ) -> dict[str, Any]:
     """Accuracy of the float, the simulated and the deployed model on the evaluation data; of
-    embeddings their cosine to those of the float model, which needs no labels."""
+    embeddings their cosine to those of the float model, which needs no labels; the metric of the
+    data where these are no classes."""
     if dataset is None:
         return {"data": {}}
+    low = {"simulated": IntegerPredictor(module), "deployed": OrtPredictor(out / "model.onnx")}
+    if isinstance(dataset, Seen):
+        found, skipped = judged(request, dataset, preprocess, loaded.module, low)
+        return found | {"data": {"eval": identity(dataset.dataset, skipped)}}
     parts = batches(dataset, preprocess, 64, request.data.skip_bad, "judging")
     inputs, labels = join(parts)
     answering, texts = loaded.answers, inputs
     if answering is not None:
         inputs = answering.generated(texts)
-    forms = {
-        "float": TorchPredictor(loaded.module, "float"),
-        "simulated": IntegerPredictor(module),
-        "deployed": OrtPredictor(out / "model.onnx"),
-    }
+    forms = {"float": TorchPredictor(loaded.module, "float"), **low}
     answers = {name: in_batches(form, inputs) for name, form in forms.items()}
     known = {"data": {"eval": identity(dataset, len(parts.skipped))}}
     if loaded.embeds:
         return {n: _closeness(answers["float"], a) for n, a in answers.items()} | known
-    fp, low = answers["float"], answers["deployed"]
-    found: dict[str, Any] = {"against_float": against_float(fp, low)}
+    fp, shipped = answers["float"], answers["deployed"]
+    found: dict[str, Any] = {"against_float": against_float(fp, shipped)}
     if answering is not None and isinstance(preprocess, TextInput):
         wanted = references(dataset, parts.skipped)
         spoken = {name: forms[name] for name in ("float", "deployed")}
@@ -93,7 +95,7 @@ def judge(
     else:
         scored = partial(score, told=labels, texts=dataset.task == "text", seed=request.seed)
         found |= {name: scored(a).to_dict() for name, a in answers.items()}
-        found["change"] = _change(fp, low, labels, request.seed)._asdict()
+        found["change"] = _change(fp, shipped, labels, request.seed)._asdict()
     return found | known
 
 

@@ -139,12 +139,18 @@ def _draw(rows: Tensor, index: Tensor) -> Tensor:
 def _loss(out: Tensor, samples: Samples, kind: str) -> tuple[Tensor, Tensor]:
     """Loss and its gradient by `out`: squared error summed over channels, averaged over the rest
     (QDrop) without padding, or KL divergence of the logits averaged over samples, of texts that
-    are answered by texts over the tokens asked for, of answers found in texts over both ends."""
+    are answered by texts over the tokens asked for, of answers found in texts over both ends, of
+    maps over their places."""
     result, target, valid = out.detach(), samples.target, samples.valid
     if kind == "kl" and valid is not None and out.ndim == 3 and not answered(samples.tokens):
         result, target = (_over_tokens(each, valid) for each in (result, target))
         loss, gradient = _loss(result, replace(samples, target=target, valid=None), kind)
         return loss, gradient.transpose(1, 2)
+    if kind == "kl" and out.ndim == 4:
+        result, target = (each.movedim(1, -1).flatten(0, 2) for each in (result, target))
+        loss, gradient = _loss(result, replace(samples, target=target), kind)
+        sizes = (out.shape[0], *out.shape[2:])
+        return loss, gradient.unflatten(0, sizes).movedim(-1, 1)
     if kind == "kl" and out.shape[-1] > 1:  # one number has no softmax
         log_p, log_q = target.log_softmax(-1), result.log_softmax(-1)
         p = log_p.exp()

@@ -23,6 +23,7 @@ from roadworthy.compress.place import Widths
 from roadworthy.compress.rounding import WeightQuantizer
 from roadworthy.compress.suppress import GammaMigration, Moved, suppress
 from roadworthy.compress.thresholds import Written, records
+from roadworthy.core.answers import check_compared
 from roadworthy.core.backends import Backend
 from roadworthy.core.padding import text_mask
 from roadworthy.core.predict import Inputs, things
@@ -93,6 +94,8 @@ def learn(graph: fx.GraphModule, images: Inputs, plan: Plan, run: Run) -> Learne
     """Ranges and all passes of a method; the quantizers are still modules afterwards."""
     method = plan.method
     _check_images(images, method)
+    if any(each.loss == "kl" for each in method.passes):
+        check_compared(graph, images, "a pass over the whole network (--method qdrop-plus)")
     shown = images[: method.range_images]
     before, moved = (norm_outliers(graph, shown) if method.suppresses else {}), Moved()
     if method.suppress is not None:

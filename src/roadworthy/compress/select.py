@@ -11,6 +11,7 @@ from roadworthy.compress.engine import Run
 from roadworthy.compress.methods import Method
 from roadworthy.compress.quantize import Compressed, Plan, compress
 from roadworthy.compress.shift import scalable
+from roadworthy.core.answers import check_compared
 from roadworthy.core.padding import choices, in_batches
 from roadworthy.core.predict import Inputs
 
@@ -31,6 +32,7 @@ def compress_best(graph: fx.GraphModule, images: Inputs, plan: Plan, run: Run) -
     if not trials:
         return compress(graph, images, plan, run)
     what = "--method auto" if plan.method.candidates else "--tries"
+    check_compared(graph, images, what)
     judging = held_out(images, HELD_OUT, what).to(images.device)
     seen, unseen = images[~judging], images[judging]
     wanted = choices(in_batches(graph, unseen), unseen)

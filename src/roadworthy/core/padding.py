@@ -47,9 +47,12 @@ def at_asked(answers: Float[Tensor, " b *s"], inputs: Tensor) -> Float[Tensor, "
 
 
 def choices(answers: Float[Tensor, " m *k"], inputs: Inputs) -> Float[Tensor, " n *c"]:
-    """Answers of `in_batches` with what is chosen from on the last axis: the classes, or, where
-    each token of texts is answered, the tokens of a text ``[n k t]``, `IMPOSSIBLE` at padding."""
+    """Answers of `in_batches` with what is chosen from on the last axis: the classes, those of
+    every place of a map ``[n h w k]``, or, where each token of texts is answered, the tokens of a
+    text ``[n k t]``, `IMPOSSIBLE` at padding."""
     mask = text_mask(inputs)
+    if mask is None and answers.ndim == 4:
+        return answers.movedim(1, -1)
     if mask is None or answered(inputs) or len(answers) in (len(inputs), 0):
         return answers
     placed = answers.new_full((*mask.shape, answers.shape[-1]), IMPOSSIBLE)

@@ -103,15 +103,17 @@ def _correlations(x: NDArray[Any], y: NDArray[Any], counted: NDArray[Any]) -> ND
     return np.where(told, (w @ (x * y) - mx * my) / np.sqrt(np.where(told, spread, 1.0)), 0.0)
 
 
-def explained(a: Float[Tensor, "n 1"], b: Float[Tensor, "n 1"]) -> float:
-    """Share of the variance of `a` that `b` explains: 1 less squared error over variance, 0 at
-    least. It is below the squared correlation, and an offset or a factor costs it too.
+def explained(a: Float[Tensor, " n *k"], b: Float[Tensor, " n *k"]) -> float:
+    """Share of the variance of `a` over the samples that `b` explains: 1 less squared error over
+    variance, 0 at least. It is below the squared correlation, and an offset or a factor costs it
+    too. Of maps and boxes what all samples have in common is no variance.
 
     >>> import torch
     >>> explained(torch.tensor([[0.0], [4.0]]), torch.tensor([[1.0], [3.0]]))
     0.75
     """
-    error, spread = (a - b).double().square().mean(), a.double().var(unbiased=False)
+    error = (a - b).double().square().mean()
+    spread = a.double().var(0, unbiased=False).mean()
     if float(spread) == 0:
         return float(float(error) == 0)
     return max(0.0, float(1 - error / spread))

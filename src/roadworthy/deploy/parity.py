@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from roadworthy.core.alike import Measure, alike, shown
+from roadworthy.core.answers import dense, parts
 from roadworthy.core.embeddings import cosines
 from roadworthy.core.padding import choices
 from roadworthy.core.predict import Inputs, OneOfMany, Predictor, answered, predict, things
@@ -38,11 +39,12 @@ def compare(
     simulated: Float[Tensor, "n k"],
     deployed: Float[Tensor, "m k"],
     embeds: bool = False,
-    texts: Inputs | None = None,
+    inputs: Inputs | None = None,
 ) -> Parity:
     """Parity of two sets of logits, or of embeddings, of the same images.
 
-    `texts` are needed where each of their tokens is answered.
+    `inputs` are needed where each token of texts, each place of images or each box is answered.
+    Numbers of places and boxes count by the variance explained, corners and shares apart.
 
     >>> import torch
     >>> compare(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[0.5, 1.0], [0.0, 1.0]]))
@@ -57,9 +59,11 @@ def compare(
     numbers = (float(gap.max()), float(gap.mean()), len(simulated))
     if embeds:
         return Parity(float(cosines(simulated, deployed).mean()), *numbers, "cosine")
-    if simulated.shape[1] == 1:
-        return Parity(explained(simulated, deployed), *numbers, "explained")
-    return _same_choices(simulated, deployed, gap, texts)
+    placed = inputs is not None and dense(simulated, inputs)
+    if placed or simulated.shape[1] == 1:
+        pairs = zip(parts(simulated), parts(deployed), strict=True)
+        return Parity(min(explained(*pair) for pair in pairs), *numbers, "explained")
+    return _same_choices(simulated, deployed, gap, inputs)
 
 
 def _same_choices(a: Tensor, b: Tensor, gap: Tensor, texts: Inputs | None) -> Parity:
@@ -74,7 +78,9 @@ def _same_choices(a: Tensor, b: Tensor, gap: Tensor, texts: Inputs | None) -> Pa
 def parity(simulated: Predictor, deployed: Predictor, images: Iterable[OneOfMany]) -> Parity:
     """Parity of two predictors on batches of `images`."""
     batches = list(images)
-    return compare(predict(simulated, batches), predict(deployed, batches))
+    answers = predict(simulated, batches), predict(deployed, batches)
+    told = batches[0] if things(batches[0]) == "images" else None
+    return compare(*answers, inputs=told)
 
 
 def assert_parity(
