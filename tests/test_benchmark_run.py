@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from tiny_scenes import write_scenes
 from torch import Tensor, nn
 
 from roadworthy import benchmarking
@@ -25,31 +25,13 @@ from roadworthy.learn.gvb.table import by_task, summary
 
 BODY = "metanet:mn_xs@random"
 SHORT = ["--size", "32", "--steps", "2", "--rates", "0.002", "--device", "cpu"]
-XML = """<annotation><size><width>48</width><height>40</height></size>
-<object><name>dot</name><bndbox><xmin>{}</xmin><ymin>{}</ymin>
-<xmax>{}</xmax><ymax>{}</ymax></bndbox></object></annotation>"""
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve images of a bright square on noise, with class, box, mask and depth."""
+    """Where the scenes lie."""
     folder = tmp_path_factory.mktemp("bench")
-    random = np.random.default_rng(0)
-    pixels: list[Any] = []
-    for i in range(12):
-        x = random.integers(0, 40, (40, 48, 3), dtype=np.uint8)
-        left, mask = 4 + 2 * i, np.zeros((40, 48), np.uint16)
-        x[8:24, left : left + 16], mask[8:24, left : left + 16] = 120 + 10 * i, 1
-        pixels.append(x)
-        for name, held in (("images", x), ("masks", mask.astype(np.uint8)), ("JPEGImages", x)):
-            (folder / name).mkdir(exist_ok=True)
-            Image.fromarray(held).save(folder / name / f"{i}.png")
-        (folder / "depth").mkdir(exist_ok=True)
-        Image.fromarray(1000 + 500 * mask).save(folder / "depth" / f"{i}.png")
-        (folder / "Annotations").mkdir(exist_ok=True)
-        box = XML.format(left + 1, 9, left + 16, 24)
-        (folder / "Annotations" / f"{i}.xml").write_text(box)
-    np.savez(folder / "a.npz", x=np.stack(pixels), y=np.arange(12) % 2, z=1 - np.arange(12) % 2)
+    write_scenes(folder)
     _spoil(folder)
     return folder
 

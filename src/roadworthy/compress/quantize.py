@@ -93,9 +93,9 @@ class Learned:
 def learn(graph: fx.GraphModule, images: Inputs, plan: Plan, run: Run) -> Learned:
     """Ranges and all passes of a method; the quantizers are still modules afterwards."""
     method = plan.method
-    _check_images(images, method)
     if any(each.loss == "kl" for each in method.passes):
         check_compared(graph, images, "a pass over the whole network (--method qdrop-plus)")
+    _check_images(images, method)
     shown = images[: method.range_images]
     before, moved = (norm_outliers(graph, shown) if method.suppresses else {}), Moved()
     if method.suppress is not None:

@@ -118,8 +118,8 @@ def failure(given: Inputs, error: Exception) -> str:
 
 def predict(
     predictor: Predictor, batches: Iterable[Tensor], progress: str | None = None
-) -> Float[Tensor, "n k"]:
-    """Logits of all batches, in order; `progress` names a bar on the terminal."""
+) -> Float[Tensor, " n *k"]:
+    """Answers of all batches, in order; `progress` names a bar on the terminal."""
     answers = [predictor(images) for images in track(batches, progress)]
     if not answers:
         raise BadData("no images to predict; give a data spec with at least one")

@@ -36,8 +36,8 @@ class Parity:
 
 
 def compare(
-    simulated: Float[Tensor, "n k"],
-    deployed: Float[Tensor, "m k"],
+    simulated: Float[Tensor, " n *k"],
+    deployed: Float[Tensor, " m *l"],
     embeds: bool = False,
     inputs: Inputs | None = None,
 ) -> Parity:

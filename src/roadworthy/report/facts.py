@@ -86,9 +86,17 @@ class Facts:
 
     @property
     def change(self) -> float | None:
-        """Points won (positive) or lost against the float model."""
+        """Points, or centimetres of an error, won (positive) or lost against the float model."""
         before, after = self.score("float"), self.final
-        return None if before is None or after is None else after.value - before.value
+        if before is None or after is None:
+            return None
+        won = after.value - before.value
+        return -won if self.errs else won
+
+    @property
+    def errs(self) -> bool:
+        """Whether the metric is an error, in centimetres."""
+        return self.metric == METRICS["rmse"]
 
     @property
     def speedup(self) -> float | None:
@@ -156,7 +164,9 @@ def _score(
 
 
 def points_per_unit(tree: Tree) -> float:
-    """100 where the metric is a share of images, 1 where it is in points already."""
+    """100 where the metric is a share of images or in metres, 1 where it is in points already."""
+    if metric_name(tree) == METRICS["rmse"]:
+        return 100.0
     paths = ("float.value", "simulated.value", "deployed.value", "value")
     known = [value for path in paths if (value := tree.number(path)) is not None]
     return 100.0 if known and max(map(abs, known)) <= 1 else 1.0
@@ -201,7 +211,11 @@ def wilson(share: float, n: int | None) -> tuple[float, float] | None:
 def _paired(tree: Tree) -> tuple[float, float] | None:
     low, high = (tree.number(f"change.{end}") for end in ("low", "high"))
     points = points_per_unit(tree)
-    return None if low is None or high is None else (low * points, high * points)
+    if low is None or high is None:
+        return None
+    if metric_name(tree) == METRICS["rmse"]:
+        low, high = -high, -low
+    return low * points, high * points
 
 
 def _times(value: float | None, factor: float) -> float | None:

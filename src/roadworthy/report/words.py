@@ -203,6 +203,8 @@ def _accuracy(facts: Facts, subject: str) -> str | None:
         return f"{subject}: {points(alone.value)} {facts.metric}" if alone else None
     if before is None:
         return f"{subject} reaches {points(after.value)} points"
+    if facts.errs:
+        return f"{subject} errs by {points(after.value)} cm, float by {points(before.value)} cm"
     if after.value > before.value:
         return f"{subject} reaches {points(after.value)} points, float {points(before.value)}"
     return f"{subject} keeps {points(after.value)} of {points(before.value)} points"
