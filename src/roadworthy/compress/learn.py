@@ -146,20 +146,16 @@ def _loss(out: Tensor, samples: Samples, kind: str) -> tuple[Tensor, Tensor]:
         result, target = (_over_tokens(each, valid) for each in (result, target))
         loss, gradient = _loss(result, replace(samples, target=target, valid=None), kind)
         return loss, gradient.transpose(1, 2)
-    if kind == "kl" and out.ndim == 4:
-        result, target = (each.movedim(1, -1).flatten(0, 2) for each in (result, target))
-        loss, gradient = _loss(result, replace(samples, target=target), kind)
-        sizes = (out.shape[0], *out.shape[2:])
-        return loss, gradient.unflatten(0, sizes).movedim(-1, 1)
-    if kind == "kl" and out.shape[-1] > 1:  # one number has no softmax
-        log_p, log_q = target.log_softmax(-1), result.log_softmax(-1)
+    classes = 1 if out.ndim == 4 else -1
+    if kind == "kl" and out.shape[classes] > 1:  # one number has no softmax
+        log_p, log_q = target.log_softmax(classes), result.log_softmax(classes)
         p = log_p.exp()
-        apart, gradient = (p * (log_p - log_q)).sum(-1), log_q.exp() - p
-        if valid is None or out.ndim < 3:
+        apart, gradient = (p * (log_p - log_q)).sum(classes), log_q.exp() - p
+        if valid is None or out.ndim != 3:
             return apart.mean(), gradient / apart.numel()
         rest = max(1, int(valid.sum()))
         return (apart * valid).sum() / rest, gradient * valid[..., None] / rest
-    rest = out.numel() / out.shape[1 if out.ndim == 4 else -1]
+    rest = out.numel() / out.shape[classes]
     error = result - target
     if valid is not None and out.ndim == 3:
         error, rest = error.mul_(valid[..., None]), max(1, int(valid.sum()))
