@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_scenes import write_scenes
+from PIL import Image
+from tiny_scenes import XML, write_scenes
 from torch import Tensor, nn
 
 from roadworthy import benchmarking

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-_XML = """<annotation><size><width>48</width><height>40</height></size>
+XML = """<annotation><size><width>48</width><height>40</height></size>
 <object><name>dot</name><bndbox><xmin>{}</xmin><ymin>{}</ymin>
 <xmax>{}</xmax><ymax>{}</ymax></bndbox></object></annotation>"""
 
@@ -25,7 +25,7 @@ def write_scenes(folder: Path) -> dict[str, str]:
         maps = {"masks": mask.astype(np.uint8), "depth": 1000 + 500 * mask}
         for name, held in {"images": x, "JPEGImages": x, **maps}.items():
             Image.fromarray(held).save(folder / name / f"{i}.png")
-        box = _XML.format(left + 1, 9, left + 16, 24)
+        box = XML.format(left + 1, 9, left + 16, 24)
         (folder / "Annotations" / f"{i}.xml").write_text(box)
     np.savez(folder / "a.npz", x=np.stack(pixels), y=np.arange(12) % 2, z=1 - np.arange(12) % 2)
     return {
