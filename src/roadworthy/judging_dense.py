@@ -56,6 +56,8 @@ def seeing_set(spec: str, shape: tuple[int, ...], seen: Size) -> Seen:
 
 def refuse_uncompared(request: QuantizeRequest, graph: fx.GraphModule, images: Tensor) -> None:
     """BadInput where an option needs the classes of images, which the model does not answer."""
+    if not images.is_floating_point():
+        return  # texts, whose tokens are answered
     placed = dense_shape(graph)
     if placed is not None and request.scheme.max_drop is not None:
         raise BadInput(
