@@ -29,7 +29,6 @@ from roadworthy.learn.gvb.bench import (
     weights_of,
 )
 from roadworthy.learn.gvb.entries import ENTRIES
-from roadworthy.learn.gvb.entry import Entry
 from roadworthy.learn.gvb.part import Part
 from roadworthy.learn.gvb.published import published
 from roadworthy.learn.gvb.subsets import draw
@@ -79,9 +78,7 @@ def chosen(request: BenchmarkRequest) -> list[DataSet]:
     root = request.root
     names = request.datasets
     if not names and not request.pairs:
-        names = tuple(
-            each.name for each in ENTRIES if not each.lacking(root) and _there(each, root)
-        )
+        names = tuple(each.name for each in ENTRIES if each.there(root))
     found: list[DataSet] = [Named(name, str(root)) for name in names]
     found += [Pair(cast(Task, task), train, test) for task, train, test in request.pairs]
     if not found:
@@ -121,11 +118,6 @@ def _check_share(train: Part, fraction: float) -> None:
             f"fraction {fraction:g} given, which leaves {drawn} of {len(train)} training images of "
             f"{train.origin.source}; {LEAST} or more are needed"
         )
-
-
-def _there(known: Entry, root: Path) -> bool:
-    folder = root / known.folder
-    return not known.lacking(root) and folder.is_dir() and any(folder.iterdir())
 
 
 def _rows(

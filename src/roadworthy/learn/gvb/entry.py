@@ -68,6 +68,11 @@ class Entry:
         """What must be in its folder below `root` and is not."""
         return [each for each in self.needs if not (root / self.folder / each).exists()]
 
+    def there(self, root: Path) -> bool:
+        """Whether its files lie below `root`."""
+        folder = root / self.folder
+        return not self.lacking(root) and folder.is_dir() and any(folder.iterdir())
+
     def open(self, root: Path, half: Half) -> Part:
         """Its training or test images; none of them is read yet.
 

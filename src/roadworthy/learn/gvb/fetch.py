@@ -17,7 +17,6 @@ def listing(root: Path) -> dict[str, Any]:
 
 def _row(known: Entry, root: Path) -> dict[str, Any]:
     lacking = known.lacking(root)
-    folder = root / known.folder
     train, test = known.sizes
     return {
         "name": known.name,
@@ -31,7 +30,7 @@ def _row(known: Entry, root: Path) -> dict[str, Any]:
         "licence": known.licence,
         "home": known.home,
         "folder": known.folder,
-        "there": not lacking and folder.is_dir() and any(folder.iterdir()),
+        "there": known.there(root),
         "lacking": lacking,
         "download": isinstance(known.fetch, Torchvision),
         "by_hand": known.fetch.steps if isinstance(known.fetch, ByHand) else "",
