@@ -2,8 +2,8 @@
 
 An expert learns from rendered scenes held in memory; beside it, in turns, the same backbone takes
 the same number of images forward and backward as plain tensors, in the same layout of memory,
-without views, loss, head, clipping or optimiser. Images a second by CPU time of this process, the
-best of --rounds.
+without views, loss, head, clipping or optimiser, and the same backbone with its head. Images a
+second by CPU time of this process, the best of --rounds.
 
     python benchmarks/learn_speed.py --threads 2
 """
@@ -11,7 +11,7 @@ best of --rounds.
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -24,13 +24,25 @@ from roadworthy.learn.loop import Feed, train
 from roadworthy.learn.machine import Machine
 from roadworthy.learn.plan import Plan
 from roadworthy.learn.sources import source
-from roadworthy.learn.tasks import AUGMENTATIONS, read
+from roadworthy.learn.tasks import AUGMENTATIONS, answer, read
+
+
+def squares(said: Sequence[Tensor]) -> Tensor:
+    return torch.stack([each.square().mean() for each in said]).sum()
 
 
 def bare(body: Backbone, task: Task, images: Tensor, steps: int) -> None:
     body.train().to(memory_format=torch.channels_last)
     for _ in range(steps):
-        torch.stack([each.square().mean() for each in read(body, task, images)]).sum().backward()
+        squares(read(body, task, images)).backward()
+
+
+def with_head(body: Backbone, scenes: Source, images: Tensor, steps: int) -> None:
+    headed = Headed(body, [scenes]).train().to(images.device)
+    headed.to(memory_format=torch.channels_last)
+    for _ in range(steps):
+        said = answer(scenes.task, headed.heads[0], read(body, scenes.task, images))
+        squares([said] if isinstance(said, Tensor) else said).backward()
 
 
 def loop(body: Backbone, scenes: Source, plan: Plan, device: str) -> None:
@@ -54,23 +66,31 @@ def main() -> None:
     plan = Plan(steps=given.steps, batch=given.batch)
     images = torch.randn(given.batch, 3, given.size, given.size, device=given.device)
     images = images.contiguous(memory_format=torch.channels_last)
-    print("| task | bare, images/s | stage loop, images/s | kept |\n|---|---|---|---|")
+    print("| task | backbone | with its head | stage loop | kept of the first | of the second |")
+    print("|---" * 6 + "|")
     for task in given.tasks:
         scenes = source(f"scenes:0-{2 * given.batch}", task, given.size)
-        spent: dict[str, list[float]] = {"bare": [], "loop": []}
+        arms: dict[str, Callable[[Backbone], None]] = {
+            "bare": lambda body, t=task: bare(body, t, images, given.steps),
+            "head": lambda body, s=scenes: with_head(body, s, images, given.steps),
+            "loop": lambda body, s=scenes: loop(body, s, plan, given.device),
+        }
+        spent: dict[str, list[float]] = {name: [] for name in arms}
         for _ in range(given.rounds):
-            body = backbone(given.model).to(given.device)
-            spent["bare"].append(clock(lambda b=body, t=task: bare(b, t, images, given.steps)))
-            body = backbone(given.model)
-            spent["loop"].append(clock(lambda b=body, s=scenes: loop(b, s, plan, given.device)))
-        fast, slow = (given.steps * given.batch / min(spent[name]) for name in ("bare", "loop"))
-        print(f"| {task} | {fast:.0f} | {slow:.0f} | {slow / fast:.0%} |", flush=True)
+            for name, call in arms.items():
+                body = backbone(given.model).to("cpu" if name == "loop" else given.device)
+                spent[name].append(clock(lambda c=call, b=body: c(b)))
+        fast, headed, slow = (given.steps * given.batch / min(each) for each in spent.values())
+        shares = f"{slow / fast:.0%} | {slow / headed:.0%}"
+        print(f"| {task} | {fast:.0f} | {headed:.0f} | {slow:.0f} | {shares} |", flush=True)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="metanet:mn_xs@random")
-    parser.add_argument("--tasks", nargs="+", default=["classification", "segmentation"])
+    parser.add_argument(
+        "--tasks", nargs="+", default=["classification", "detection", "segmentation", "depth"]
+    )
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--size", type=int, default=64)
