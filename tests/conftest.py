@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import get_args
 
@@ -61,3 +61,14 @@ def data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("ROADWORTHY_DATA does not name a folder with the real data sets")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def two_workers() -> Generator[None]:
+    """A session of Ray with two processors, which the runs of a file find open."""
+    ray = pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        yield
+        ray.shutdown()

@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Generator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -258,16 +257,6 @@ def test_errors_are_shares_of_the_first_backbones() -> None:
     assert [each["mean"] for each in summary(both)] == [0.6, 0.2]
     errors = {each["backbone"]: each["relative"] for each in by_task(table)}
     np.testing.assert_allclose([errors["a"], errors["b"]], [1, 1])
-
-
-@pytest.fixture(scope="module")
-def two_workers() -> Generator[None]:
-    ray = pytest.importorskip("ray")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-        yield
-        ray.shutdown()
 
 
 @pytest.mark.skipif(

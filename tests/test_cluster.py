@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -61,16 +60,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def two_workers() -> Generator[None]:
-    """A session of Ray with two processors, which the runs of this file find open."""
-    ray = pytest.importorskip("ray")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setattr("roadworthy.noise.sweep.SHARD", 8)
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-        yield
-        ray.shutdown()
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several shards of 20 images."""
+    monkeypatch.setattr("roadworthy.noise.sweep.SHARD", 8)
 
 
 def run(place: Path, out: str, *more: str) -> list[str]:

@@ -1,6 +1,5 @@
 """Two local workers of Ray Data leave the bytes that one process leaves."""
 
-from collections.abc import Generator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,16 +18,6 @@ pytestmark = pytest.mark.skipif(
     reason="Ray Data is missing: pip install 'roadworthy[catalog,cluster]'",
 )
 ORIGIN = Origin("blobs", "CC0", "train")
-
-
-@pytest.fixture(scope="module")
-def two_workers() -> Generator[None]:
-    ray = pytest.importorskip("ray")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-        yield
-        ray.shutdown()
 
 
 @pytest.fixture
