@@ -20,19 +20,21 @@ for part in 0-140 150-200; do
     [ -e "$DIR/rooms-$part/index.json" ] ||
         roadworthy learn pack "$frames" --numbers $part --source rgbd_7scenes --out "$DIR/rooms-$part"
 done
-small="--size 32 --data classification=npz:$data/cifar10/train.npz
+classes="--data classification=npz:$data/cifar10/train.npz
     --test classification=npz:$data/cifar10/test.npz"
-large="--size 64 --data detection=voc:$data/bccd?split=trainval
+others="--data detection=voc:$data/bccd?split=trainval
     --test detection=voc:$data/bccd?split=test
     --data segmentation=masks:$data/camvid?images=train&masks=trainannot&ignore=11
     --test segmentation=masks:$data/camvid?images=test&masks=testannot&ignore=11
     --data depth=shards:$DIR/rooms-0-140 --test depth=shards:$DIR/rooms-150-200"
 
-arm() { # NAME STEPS-OF-CLASSES STEPS-OF-OTHERS OPTIONS...
-    name=$1 few=$2 more=$3
+arm() { # NAME SIZES STEPS OPTIONS...: of classes and of the other tasks, CLASSES:OTHERS
+    name=$1 sizes=$2 steps=$3
     shift 3
-    roadworthy benchmark "$@" $small --steps "$few" --seeds 1 --seed "$SEED" --out "$DIR/$name-classes"
-    roadworthy benchmark "$@" $large --steps "$more" --seeds 1 --seed "$SEED" --out "$DIR/$name-others"
+    roadworthy benchmark "$@" $classes --size "${sizes%:*}" --steps "${steps%:*}" \
+        --seeds 1 --seed "$SEED" --out "$DIR/$name-classes"
+    roadworthy benchmark "$@" $others --size "${sizes#*:}" --steps "${steps#*:}" \
+        --seeds 1 --seed "$SEED" --out "$DIR/$name-others"
 }
 
 stages=
@@ -41,8 +43,10 @@ for stage in amateur classification detection segmentation depth multitask gener
 done
 other="timm:efficientnet_lite0@random py:$(dirname "$0")/../benchmarks/lite0.py:build"
 
-arm frozen "$STEPS" "$STEPS" $random $stages $other --protocol linear --rates 0.0005 0.002
-arm tuned "$STEPS" "$STEPS" "$SMALL/multitask" "$SMALL/distilled" --protocol full --rates 0.0005 0.002
-arm frozen-all "$STEPS" "$STEPS" "$SMALL/generalist" --protocol linear --fraction 1 --rates 0.0005 0.002
-arm scratch "$STEPS" "$STEPS" $random --protocol full --rates 0.0005 0.002
-arm scratch-all $((40 * STEPS)) $((8 * STEPS)) $random --protocol full --fraction 1 --rates 0.002
+same=$STEPS:$STEPS rates="--rates 0.0005 0.002"
+arm frozen 32:64 $same $random $stages --protocol linear $rates
+arm tuned 32:64 $same "$SMALL/multitask" "$SMALL/distilled" --protocol full $rates
+arm frozen-all 32:64 $same "$SMALL/generalist" --protocol linear --fraction 1 $rates
+arm scratch 32:64 $same $random --protocol full $rates
+arm scratch-all 32:64 $((40 * STEPS)):$((8 * STEPS)) $random --protocol full --fraction 1 --rates 0.002
+arm frozen-128 128:128 $same $other --protocol linear $rates

@@ -12,6 +12,7 @@ from roadworthy.learn.shards import ShardSet
 from roadworthy.learn.sources import samples
 
 TASKS = ("detection", "depth")
+FIXED = "timm:vit_tiny_patch16_224@random"
 RANDOM = "metanet:mn_xs@random"
 
 
@@ -103,6 +104,10 @@ def test_the_same_command_again_changes_nothing(lab: Path) -> None:
         (["expert", RANDOM, "--source", "depth=scenes:0"], "FROM-TO is needed"),
         (["expert", RANDOM, "--source", "depth=scenes:0-4", "--size", "33"], "multiple of 32"),
         (["expert", "metanet:none@random", "--source", "depth=scenes:0-4"], "none"),
+        (["expert", FIXED, "--source", "depth=scenes:0-4"], "give --size 224"),
+        (["amateur", FIXED, "--source", "scenes:0-4", "--batch-size", "2"], "give --size 224"),
+        (["distill", FIXED, "--student", RANDOM, "--source", "depth=scenes:0-4"],
+         "give --size 224"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_leaves_nothing(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from roadworthy.core.runs import output_folder
 from roadworthy.errors import BadData, BadInput
 from roadworthy.learn import contrastive as terms
-from roadworthy.learn.backbones import Backbone, architectures_of, backbone
+from roadworthy.learn.backbones import Backbone, architectures_of, backbone_for
 from roadworthy.learn.batches import Augmentation, Batch
 from roadworthy.learn.captions import Captioned, Tokens
 from roadworthy.learn.expert import Job
@@ -148,16 +148,17 @@ def learn_amateur(
         judged: held-out images and captions: an image is to find its own.
 
     Raises:
-        BadInput: no sources, a batch without others to be told from, held-out data of experts.
+        BadInput: no sources, a batch without others to be told from, held-out data of experts, a
+            backbone that cannot be shown images of their size.
         BadData: a source with fewer images than a batch.
     """
     _check(sources, job)
-    output_folder(job.out)
     torch.manual_seed(job.plan.seed)
     tokenizer = CaptionTokenizer.trained(t for s in sources for each in s.captions for t in each)
     tokens = [_tokens(each, tokenizer) for each in sources]
     text = TextConfig(len(tokenizer), length=max(each.ids.shape[2] for each in tokens))
-    learner = Amateur(backbone(begin), text, method or DeCLIP())
+    learner = Amateur(backbone_for(begin, sources[0].content.side), text, method or DeCLIP())
+    output_folder(job.out)
     pairs = zip(sources, tokens, strict=True)
     feeds = [Feed(source, VIEWS, tokens=said) for source, said in pairs]
     trained = train(learner, feeds, job.plan, job.out, job.machine, job.resume)
@@ -165,7 +166,7 @@ def learn_amateur(
     assert isinstance(learner, Amateur)
     if trained.first:
         tokenizer.save(job.out)
-        size = sources[0].content.images.shape[-1]
+        size = sources[0].content.side
         pair = Pair(learner.backbone, learner.towers, tokenizer, size)
         numbers = [row for each in judged for row in retrieval(pair, each)]
         architecture, *others = architectures_of(begin)

@@ -243,6 +243,13 @@ def check_size(body: Backbone, side: int) -> None:
         body.train(learning)
 
 
+def backbone_for(begin: str, side: int) -> Backbone:
+    """`backbone`, which can be shown squares of `side` pixels; fails as `check_size` too."""
+    body = backbone(begin)
+    check_size(body, side)
+    return body
+
+
 def _rows(model: Any) -> Any:
     """timm keeps a list of dicts, or wraps it."""
     return getattr(model.feature_info, "info", model.feature_info)

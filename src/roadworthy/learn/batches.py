@@ -62,6 +62,11 @@ class Batch:
         """The images of an index as tensors take it."""
         return replace(self, **{name: each[index] for name, each in self.tensors().items()})
 
+    @property
+    def side(self) -> int:
+        """Pixels of a side; images are squares."""
+        return self.images.shape[-1]
+
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
         moved = {name: each.to(device) for name, each in self.tensors().items()}
@@ -171,7 +176,7 @@ def see(batch: Batch, views: Views) -> Batch:
     """
     seen = replace(batch, images=_normalised(_coloured(_cropped(batch.images, views), views)))
     if batch.boxes is not None and batch.box_labels is not None:
-        boxes, kept = move_boxes(batch.boxes, views, batch.images.shape[-1])
+        boxes, kept = move_boxes(batch.boxes, views, batch.side)
         labels = batch.box_labels.where(kept, torch.full_like(batch.box_labels, NOTHING))
         seen = replace(seen, boxes=boxes, box_labels=labels)
     if batch.masks is not None:

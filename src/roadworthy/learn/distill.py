@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from roadworthy.core.runs import output_folder
 from roadworthy.errors import BadInput, BadModel
-from roadworthy.learn.backbones import Backbone, Both, Generalist, architectures_of, backbone
+from roadworthy.learn.backbones import (
+    Backbone,
+    Both,
+    Generalist,
+    architectures_of,
+    backbone,
+    check_size,
+)
 from roadworthy.learn.batches import Batch, Source, Task
 from roadworthy.learn.expert import Headed, Job, reopened, written
 from roadworthy.learn.generalist import inherit
@@ -36,7 +43,7 @@ def distill(teacher: str, student: str, sources: Sequence[Source], job: Job) -> 
         student: what it begins as; an expert's folder hands on the heads that fit, too.
 
     Raises:
-        BadInput: no source.
+        BadInput: no source, or a backbone that cannot be shown images of their size.
         BadModel: as `backbone`, or a student that is a generalist.
     """
     if not sources:
@@ -48,6 +55,8 @@ def distill(teacher: str, student: str, sources: Sequence[Source], job: Job) -> 
             f"{student} is a generalist of several branches; give an expert's folder, or "
             "metanet:NAME@random"
         )
+    for each in (above, below):
+        check_size(each.backbone, sources[0].content.side)
     output_folder(job.out)
     torch.manual_seed(job.plan.seed)
     new = Headed(below.backbone, sources)

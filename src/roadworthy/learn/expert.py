@@ -19,7 +19,7 @@ from roadworthy.learn.backbones import (
     Backbone,
     architectures_of,
     backbone,
-    check_size,
+    backbone_for,
 )
 from roadworthy.learn.batches import Batch, Source
 from roadworthy.learn.loop import Feed, Learner, Machine, Trained, train
@@ -99,14 +99,13 @@ def learn_expert(begin: str, sources: Sequence[Source], job: Job) -> dict[str, A
     """Train the backbone of `begin`, a spec or a stage's folder, on `sources`; the manifest.
 
     Raises:
-        BadInput: no sources.
+        BadInput: no sources, or a backbone that cannot be shown images of their size.
     """
     if not sources:
         raise BadInput("no source given; an expert needs at least one")
-    output_folder(job.out)
     torch.manual_seed(job.plan.seed)
-    learner = Headed(backbone(begin), sources)
-    check_size(learner.backbone, sources[0].content.images.shape[-1])
+    learner = Headed(backbone_for(begin, sources[0].content.side), sources)
+    output_folder(job.out)
     feeds = [Feed(each, AUGMENTATIONS[each.task]) for each in sources]
     trained = train(learner, feeds, job.plan, job.out, job.machine, job.resume)
     stage = "expert" if len({each.task for each in sources}) == 1 else "multitask"
@@ -151,7 +150,7 @@ def _write(
         if (held.task, held.classes) == (source.task, source.classes)
     ]
     stage, architecture, *auxiliaries = kind
-    size = sources[0].content.images.shape[-1]
+    size = sources[0].content.side
     config = StageConfig(stage, architecture, size, tuple(learner.says), tuple(auxiliaries))
     made = Made(parents, sources, job.plan, trained.compute, numbers, told)
     write_stage(job.out, config, learner.backbone, learner.heads, made)

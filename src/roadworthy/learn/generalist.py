@@ -16,7 +16,14 @@ from torch import Tensor, nn
 
 from roadworthy.core.runs import output_folder
 from roadworthy.errors import BadInput, BadModel
-from roadworthy.learn.backbones import Architecture, Backbone, Generalist, Single, generalist
+from roadworthy.learn.backbones import (
+    Architecture,
+    Backbone,
+    Generalist,
+    Single,
+    check_size,
+    generalist,
+)
 from roadworthy.learn.batches import Source, Task
 from roadworthy.learn.blend import blend
 from roadworthy.learn.expert import Headed, Job, reopened, written
@@ -43,7 +50,7 @@ def learn_generalist(
             (`learn.blend`), to the end if none do.
 
     Raises:
-        BadInput: no auxiliary or no source.
+        BadInput: no auxiliary or no source, or an expert that cannot be shown images of their size.
         BadModel: a folder that is no stage, is damaged or a generalist, or of another image size.
     """
     if not auxiliaries or not sources:
@@ -54,9 +61,10 @@ def learn_generalist(
     folders = [main, *auxiliaries]
     architectures = checked(folders)
     experts = [reopened(folder) for folder in folders]
-    output_folder(job.out)
     torch.manual_seed(job.plan.seed)
     learner = begun(experts, sources, choosing)
+    check_size(learner.backbone, sources[0].content.side)
+    output_folder(job.out)
     feeds = [Feed(each, AUGMENTATIONS[each.task]) for each in sources]
     start = {name: each.clone() for name, each in learner.state_dict().items()}
     trained = train(learner, feeds, job.plan, job.out, job.machine, job.resume)

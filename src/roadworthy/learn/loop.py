@@ -135,7 +135,7 @@ def train(
 def _check(feeds: Sequence[Feed], plan: Plan, ranks: int) -> None:
     if plan.batch % ranks:
         raise BadInput(f"batch {plan.batch} given; a multiple of {ranks} ranks is needed")
-    sides = sorted({feed.source.content.images.shape[-1] for feed in feeds})
+    sides = sorted({feed.source.content.side for feed in feeds})
     if len(sides) > 1:
         raise BadInput(f"sources of {sides} pixels a side given; the same for all is needed")
 

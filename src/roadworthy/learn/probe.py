@@ -132,7 +132,7 @@ def fit_linear(
         )
     if len(train) < 5:
         raise BadData(f"{len(train)} training images given; 5 or more are needed")
-    check_size(backbone, train.content.images.shape[-1])
+    check_size(backbone, train.content.side)
     backbone.eval()
     generator = torch.Generator().manual_seed(seed)
     x, y, image = kept_rows(backbone, train, generator, cache)
@@ -220,7 +220,7 @@ def rows_of(
 
 
 def _cells(source: Source) -> int:
-    side = source.content.images.shape[-1] // STRIDES[0]
+    side = source.content.side // STRIDES[0]
     return 1 if source.task == "classification" else side * side
 
 

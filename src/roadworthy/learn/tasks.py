@@ -78,7 +78,7 @@ def loss_of(task: Task, said: Any, batch: Batch, classes: int) -> Tensor:
             return classification_loss(said, _there(batch.labels))
         case "detection":
             logits, boxes = said
-            side = batch.images.shape[-1]
+            side = batch.side
             at = locations([(side // s, side // s) for s in STRIDES], logits.device)
             rows = one_hot(_there(batch.box_labels), classes)
             return detection_loss(logits, boxes, targets(at, _there(batch.boxes), rows))
@@ -130,7 +130,7 @@ def held_out_loss(backbone: Backbone, head: nn.Module, source: Source) -> float:
 def judge_maps(head: nn.Module, source: Source, pairs: Iterable[tuple[Batch, Maps]]) -> Verdict:
     """The metric of a head on batches whose maps are at hand."""
     head.eval()
-    side = source.content.images.shape[-1]
+    side = source.content.side
     task = source.task
     outputs = ((answer(task, head, maps), batch) for batch, maps in pairs)
     judged = ((_final(task, said, side), _truth(source, batch)) for said, batch in outputs)

@@ -25,7 +25,7 @@ from roadworthy.learn.adapt.protocols import (
     Stage,
     Staged,
 )
-from roadworthy.learn.backbones import Backbone, backbone, check_size
+from roadworthy.learn.backbones import Backbone, backbone, backbone_for
 from roadworthy.learn.batches import NOTHING, Source
 from roadworthy.learn.expert import Headed
 from roadworthy.learn.judge import Verdict
@@ -85,7 +85,8 @@ def adapt(
     torch.manual_seed(seed)  # of weights that are drawn
     match protocol:
         case Neighbours():
-            return _voting(_opened(begin, labelled), labelled, protocol, seed, cache)
+            body = backbone_for(begin, labelled.content.side)
+            return _voting(body, labelled, protocol, seed, cache)
         case Linear():
             body = backbone(begin)
             found = fit_linear(body, labelled, seed, cache)
@@ -112,12 +113,6 @@ def _check_said(labelled: Source) -> None:
             f"{len(labelled)} labelled images of {labelled.name} have no {lacking} to learn from; "
             "give more of them, or others"
         )
-
-
-def _opened(begin: str, shown: Source) -> Backbone:
-    body = backbone(begin)
-    check_size(body, shown.content.images.shape[-1])
-    return body
 
 
 def apart(labelled: Source, seed: int) -> tuple[Source, Source]:
@@ -240,7 +235,7 @@ def _run(
     headed, spent = None, Compute()
     for number, stage in enumerate(stages):
         torch.manual_seed(plan.seed)  # of the head, the same for every rate
-        learner = Adapting(_opened(begin, shown), shown, stage)
+        learner = Adapting(backbone_for(begin, shown.content.side), shown, stage)
         if headed is not None:
             learner.headed.load_state_dict(headed.state_dict())
         part = replace(plan, steps=stage.descent.steps, seed=_seed(plan, number))
