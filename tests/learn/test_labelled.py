@@ -146,3 +146,30 @@ def test_classes_occur_in_boxes_and_masks(task: Task) -> None:
     found = occurring(source("scenes:0-3", task, 64))
     assert set(found) == (boxes if task == "detection" else masks)
     assert occurring(source("scenes:0-3", "depth", 64)) == ()
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "lacking"),
+    [("detection", "yolo", "no object to judge by"), ("depth", "depth", "no depth to judge by")],
+)
+def test_test_images_of_which_nothing_is_said_are_refused(
+    tmp_path: Path, task: Task, kind: str, lacking: str
+) -> None:
+    folder = {"yolo": "labels", "depth": "depth"}[kind]
+    for part in ("shown", "empty"):
+        for name in ("images", folder):
+            (tmp_path / part / name).mkdir(parents=True)
+        (tmp_path / part / "classes.yaml").write_text("names: [thing]\n")
+        for i in range(3):
+            photo(i).save(tmp_path / part / "images" / f"{i}.png")
+            metres = 1000 if part == "shown" else 0
+            if kind == "depth":
+                depth = np.full((32, 32), metres, np.uint16)
+                Image.fromarray(depth).save(tmp_path / part / folder / f"{i}.png")
+            else:
+                row = "0 .5 .5 .4 .4\n" if part == "shown" else ""
+                (tmp_path / part / folder / f"{i}.txt").write_text(row)
+    shown, empty = (f"{kind}:{tmp_path / part}" for part in ("shown", "empty"))
+    with pytest.raises(BadData, match=lacking):
+        open_sets(shown, empty, task, 32)
+    assert open_sets(shown, shown, task, 32).test is not None

@@ -8,10 +8,10 @@ from typing import assert_never
 import torch
 from torch import Tensor, nn
 
-from roadworthy.core.dense_data import VOID
 from roadworthy.core.progress import track
 from roadworthy.errors import BadData, BadInput, RoadworthyError
 from roadworthy.learn.adapt import low_rank
+from roadworthy.learn.adapt.labelled import check_said
 from roadworthy.learn.adapt.neighbours import NeighbourHead, best_count
 from roadworthy.learn.adapt.protocols import (
     HELD,
@@ -26,7 +26,7 @@ from roadworthy.learn.adapt.protocols import (
     Staged,
 )
 from roadworthy.learn.backbones import Backbone, backbone, backbone_for
-from roadworthy.learn.batches import NOTHING, Source
+from roadworthy.learn.batches import Source
 from roadworthy.learn.expert import Headed
 from roadworthy.learn.judge import Verdict
 from roadworthy.learn.loop import Compute, Feed, Learner, train
@@ -81,7 +81,7 @@ def adapt(
     """
     if len(labelled) < LEAST:
         raise BadData(f"{len(labelled)} labelled images given; {LEAST} or more are needed")
-    _check_said(labelled)
+    check_said(labelled, "labelled", "learn from")
     torch.manual_seed(seed)  # of weights that are drawn
     match protocol:
         case Neighbours():
@@ -96,23 +96,6 @@ def adapt(
             return _descended(begin, labelled, protocol, out, seed, machine or Machine())
         case _:
             assert_never(protocol)
-
-
-def _check_said(labelled: Source) -> None:
-    """BadData where all annotations are empty."""
-    held = labelled.content
-    lacking = ""
-    if held.box_labels is not None and (held.box_labels == NOTHING).all():
-        lacking = "object"
-    if held.masks is not None and (held.masks == VOID).all():
-        lacking = "pixel of a class"
-    if held.depth is not None and not held.depth.isfinite().any():
-        lacking = "depth"
-    if lacking:
-        raise BadData(
-            f"{len(labelled)} labelled images of {labelled.name} have no {lacking} to learn from; "
-            "give more of them, or others"
-        )
 
 
 def apart(labelled: Source, seed: int) -> tuple[Source, Source]:

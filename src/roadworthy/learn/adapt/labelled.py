@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from roadworthy.core.dense_data import VOID
 from roadworthy.core.progress import track
-from roadworthy.learn.batches import Source, Task
+from roadworthy.errors import BadData
+from roadworthy.learn.batches import NOTHING, Source, Task
 from roadworthy.learn.duplicates import Repeat, repeats
 from roadworthy.learn.gvb.part import few
 from roadworthy.learn.gvb.subsets import stratified
@@ -84,7 +86,7 @@ def open_sets(
 
     Raises:
         BadInput: a share that is not allowed, or leaves a class without an image.
-        BadData: as `hold` says.
+        BadData: as `hold` says, or test images of which nothing is said.
     """
     shown = list(samples(data, size))
     tested = list(samples(test, size)) if test else []
@@ -94,8 +96,31 @@ def open_sets(
     if not test:
         return Sets(labelled)
     judging = hold(tested, task, size, classes)
+    check_said(judging, "test", "judge by")
     found = repeats(part, track(tested, "looking for test images among the labelled"))
     return Sets(labelled, judging, tuple(found))
+
+
+def check_said(source: Source, which: str, purpose: str) -> None:
+    """BadData where all annotations are empty.
+
+    Args:
+        which: of the images these are, in a word.
+        purpose: what the annotations are for.
+    """
+    held = source.content
+    lacking = ""
+    if held.box_labels is not None and (held.box_labels == NOTHING).all():
+        lacking = "object"
+    if held.masks is not None and (held.masks == VOID).all():
+        lacking = "pixel of a class"
+    if held.depth is not None and not held.depth.isfinite().any():
+        lacking = "depth"
+    if lacking:
+        raise BadData(
+            f"{len(source)} {which} images of {source.name} have no {lacking} to {purpose}; "
+            "give more of them, or others"
+        )
 
 
 def share(
