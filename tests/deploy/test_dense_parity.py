@@ -7,7 +7,7 @@ from torch import nn
 from roadworthy import quantize
 from roadworthy.compress.learn import Samples, evaluate
 from roadworthy.compress.methods import Mse, Pass, QDropPlus
-from roadworthy.deploy.parity import compare
+from roadworthy.deploy.parity import affordable, compare
 from roadworthy.errors import BadInput
 
 IMAGES = torch.zeros(6, 3, 8, 8)
@@ -42,3 +42,11 @@ def test_what_compares_classes_is_refused_for_boxes(method: Mse) -> None:
     net = nn.Sequential(nn.Conv2d(3, 7, 3), nn.Flatten(2))  # [b 7 36]: seven boxes
     with pytest.raises(BadInput, match="compares classes and the model answers"):
         quantize(net, torch.rand(64, 3, 8, 8), method)
+
+
+def test_large_answers_are_compared_of_fewer_images() -> None:
+    """21 classes of 520 by 520 places take 23 MB an image."""
+    images = torch.rand(40, 3, 8, 8)
+    assert len(affordable(lambda x: torch.zeros(len(x), 21, 520, 520), images)) == 23
+    assert len(affordable(lambda x: torch.zeros(len(x), 2, 4096, 4096), images)) == 8
+    assert len(affordable(lambda x: torch.zeros(len(x), 10), images)) == 40

@@ -1,6 +1,6 @@
 """Does the file behave as simulated? A gate, and a finger on the operator where it stops to."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,10 @@ from roadworthy.deploy.inspect import first_break
 from roadworthy.errors import BadData, ParityError
 
 AGREEMENT = 0.995
+_FEW, _MANY = 8, 1024
+"""Inputs that are compared."""
+_ROOM = 2**29
+"""Bytes of the answers of one model that are compared: a large map takes 20 MB an image."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,12 @@ class Parity:
     def to_dict(self) -> dict[str, Any]:
         """The numbers for ``run.json``."""
         return asdict(self)
+
+
+def affordable(model: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
+    """The first inputs, 1024 or as many, 8 at least, as have answers of half a gigabyte."""
+    fitting = _ROOM // model(inputs[:1]).nbytes
+    return inputs[: min(_MANY, max(_FEW, fitting))]
 
 
 def compare(
