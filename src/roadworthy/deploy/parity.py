@@ -39,7 +39,7 @@ class Parity:
         return asdict(self)
 
 
-def affordable(model: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
+def affordable(model: Callable[[Tensor], Tensor], inputs: Inputs) -> OneOfMany:
     """The first inputs, 1024 or as many, 8 at least, as have answers of half a gigabyte."""
     fitting = _ROOM // model(inputs[:1]).nbytes
     return inputs[: min(_MANY, max(_FEW, fitting))]
