@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _stdout_kept_clean(given.json), _warnings_in_one_line(given.command):
             result = _run(given)
         text = json.dumps(result) if given.json else say(given.command, result)
-        if text:
+        if text and os.environ.get("RANK", "0") == "0":  # torchrun's processes all come here
             print(text, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader is gone: so is the last flush

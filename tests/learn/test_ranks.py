@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import torch
 from learn.stopping import interruption, stopped
 from torch import Tensor, nn
 
+from roadworthy.cli import main
 from roadworthy.errors import RoadworthyError
 from roadworthy.learn import contrastive as terms
 from roadworthy.learn import loop
@@ -203,3 +206,23 @@ def test_bfloat16_is_near_float32(one: Path, tmp_path: Path) -> None:
     assert 0 < away(tmp_path, one / "expert") < 0.5
     kept = torch.load(tmp_path / "state.pt", weights_only=True)["model"]
     assert {each.dtype for each in kept.values()} == {torch.float32, torch.int64}
+
+
+def test_torchrun_starts_the_command_and_one_process_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = ["--source", "depth=scenes:0-8", "--held", "depth=scenes:8-10", "--size", "32"]
+    command = ["learn", "expert", XS, *shown, "--batch-size", "4", "--steps", "2", "--json"]
+    command += ["--device", "cpu", "--out"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    two = subprocess.run(
+        [*launcher, "-m", "roadworthy", *command, str(tmp_path / "two")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert main([*command, str(tmp_path / "one")]) == 0
+    found, wanted = (json.loads(each)["held_out"] for each in (two.stdout, capsys.readouterr().out))
+    assert found[0]["value"] == pytest.approx(wanted[0]["value"], rel=1e-3)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
