@@ -21,7 +21,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image
 
-from roadworthy.core.sources import MAX_CLASS_ID, Files, image_paths, reason, text_lines
+from roadworthy.core.sources import MAX_CLASS_ID, Annotated, Files, image_paths, reason, text_lines
 from roadworthy.errors import BadData
 
 Rows = Float[NDArray[np.float64], "_ 6"]
@@ -30,7 +30,7 @@ Outline = tuple[str, Any, tuple[int, int]]
 
 
 @dataclass(frozen=True, eq=False)
-class Boxes:
+class Boxes(Annotated):
     """Image files and what is on them.
 
     Args:
@@ -39,22 +39,7 @@ class Boxes:
             where nobody knows.
     """
 
-    files: Files
     rows: tuple[Rows | None, ...]
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def read(self, index: int) -> bytes:
-        """File content."""
-        return self.files.read(index)
-
-    def label(self, index: int) -> None:
-        """None: there is no one class."""
-
-    def name(self, index: int) -> str:
-        """Full path."""
-        return self.files.name(index)
 
     def key(self, index: int) -> str:
         """Path below the root and a hash of the boxes."""

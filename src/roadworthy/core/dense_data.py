@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from roadworthy.core.boxes_data import names_beside, upright_size
-from roadworthy.core.sources import Files, image_paths, reason
+from roadworthy.core.sources import Annotated, Files, image_paths, reason
 from roadworthy.errors import BadData
 
 VOID = 255
@@ -66,7 +66,7 @@ class Metres:
 
 
 @dataclass(frozen=True, eq=False)
-class Maps:
+class Maps(Annotated):
     """Image files and a map for each.
 
     Args:
@@ -75,23 +75,8 @@ class Maps:
         meaning: of their pixels.
     """
 
-    files: Files
     paths: tuple[Path | None, ...]
     meaning: Classes | Metres
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def read(self, index: int) -> bytes:
-        """File content of the image."""
-        return self.files.read(index)
-
-    def label(self, index: int) -> None:
-        """None: there is no one class."""
-
-    def name(self, index: int) -> str:
-        """Full path of the image."""
-        return self.files.name(index)
 
     def key(self, index: int) -> str:
         """Path of the image, a hash of its map and what that means."""

@@ -85,6 +85,27 @@ class Files:
 
 
 @dataclass(frozen=True, eq=False)
+class Annotated:
+    """Image files of which other things than a class are said."""
+
+    files: Files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, index: int) -> bytes:
+        """File content of the image."""
+        return self.files.read(index)
+
+    def label(self, index: int) -> None:
+        """None: there is no one class."""
+
+    def name(self, index: int) -> str:
+        """Full path of the image."""
+        return self.files.name(index)
+
+
+@dataclass(frozen=True, eq=False)
 class JpegStore:
     """Encoded images one after the other: image i is ``jpeg[offset[i]:offset[i + 1]]``."""
 
