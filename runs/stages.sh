@@ -12,13 +12,14 @@
 #
 # Amateur, an expert for each type of task, hard-shared multitask training with as many steps as the
 # experts have together, a generalist whose main branch is the multitask one, and one backbone
-# distilled out of it, which begins as the multitask one too. Linear probes on frozen
-# features come last: of the scenes' classes and of CIFAR-10 (10 % of its labels, 32 pixels), which
-# no stage has seen.
+# distilled out of it, which begins as the multitask one too; beside it as many steps from there
+# without a teacher. Linear probes on frozen features come last: of the scenes' classes and of
+# CIFAR-10 (10 % of its labels, 32 pixels), which no stage has seen.
 
 tasks="classification detection segmentation depth"
 random=metanet:$MODEL@random
 packed=${PACKED:-$DIR}
+whole=$(((CLASSES + 3) * STEPS))
 common="--seed $SEED --size $SIZE $OPTIONS"
 data=${ROADWORTHY_DATA:-}
 
@@ -69,7 +70,7 @@ captions="--source shards:$packed/scenes"
 OMP_NUM_THREADS=$JOBS roadworthy learn amateur $random $captions --held "shards:$packed/held" \
     $common --steps $((AMATEUR * STEPS)) --out "$DIR/amateur"
 {
-    echo expert "$DIR/amateur" $(every) $common --steps $(((CLASSES + 3) * STEPS)) --out "$DIR/multitask"
+    echo expert "$DIR/amateur" $(every) $common --steps $whole --out "$DIR/multitask"
     for task in $tasks; do
         steps=$STEPS
         [ $task != classification ] || steps=$((CLASSES * STEPS))
@@ -80,11 +81,14 @@ experts=
 for task in $tasks; do experts="$experts $DIR/$task"; done
 OMP_NUM_THREADS=$JOBS roadworthy learn generalist "$DIR/multitask" --with $experts $(every choose) \
     $common --steps $((2 * STEPS)) --rate 0.001 --out "$DIR/generalist"
-OMP_NUM_THREADS=$JOBS roadworthy learn distill "$DIR/generalist" --student "$DIR/multitask" \
-    $(every) $common --steps $(((CLASSES + 3) * STEPS)) --temperature 1 --out "$DIR/distilled"
+further="$(every) $common --steps $whole --temperature 1"
+{
+    echo distill "$DIR/generalist" --student "$DIR/multitask" $further --out "$DIR/distilled"
+    echo expert "$DIR/multitask" $further --out "$DIR/further"
+} | all
 
 models=$random
-for stage in amateur $tasks multitask generalist distilled; do models="$models $DIR/$stage"; done
+for stage in amateur $tasks multitask further generalist distilled; do models="$models $DIR/$stage"; done
 {
     echo probe $models --seed "$SEED" --size "$SIZE" --out "$DIR/probe" \
         --data "classification=shards:$packed/scenes" --test "classification=shards:$packed/held"
