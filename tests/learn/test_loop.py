@@ -67,6 +67,15 @@ def test_another_plan_is_no_continuation(done: Path, sources: list[Source]) -> N
         learn_expert(XS, sources, Job(done, Plan(steps=6, batch=4, every=2), CPU))
 
 
+def test_another_backbone_of_the_same_shape_is_no_continuation(
+    done: Path, sources: list[Source], tmp_path: Path
+) -> None:
+    job = Job(tmp_path / "child", PLAN, CPU)
+    learn_expert(XS, sources[:1], job)
+    with pytest.raises(BadInput, match="state of another run"):
+        learn_expert(str(done), sources[:1], job)
+
+
 def test_its_manifest_says_what_it_learned_from(done: Path, sources: list[Source]) -> None:
     manifest = json.loads((done / "manifest.json").read_text())
     assert manifest["stage"] == "multitask"

@@ -179,8 +179,8 @@ class _Run:
             return
         if held["identity"] != self.identity:
             raise BadInput(
-                f"{self.out} holds the state of another run; give the same options, another --out, "
-                "or --no-resume"
+                f"{path} is the state of another run; give the same backbones and options, another "
+                "--out, or remove it"
             )
         state = {"model": self.model, "optimizer": self.optimizer}
         rest = self.fabric.load(path, state, strict=not self.sharded, weights_only=True)
@@ -316,16 +316,15 @@ def _identity(learner: nn.Module, feeds: Sequence[Feed], plan: Plan) -> dict[str
     """What must be the same for a run to go on; a learner's `extra_repr` is its settings."""
     shapes = {name: list(each.shape) for name, each in learner.state_dict().items()}
     said = [[feed.source.sha256, asdict(feed.how), feed.weight] for feed in feeds]
-    how = [learner.extra_repr(), _frozen(learner)]
+    how = [learner.extra_repr(), _weights(learner)]
     return {"plan": asdict(plan), "shapes": shapes, "feeds": said, "learner": how}
 
 
-def _frozen(learner: nn.Module) -> str:
-    """Hash of what stays as it was given: teachers, auxiliaries."""
+def _weights(learner: nn.Module) -> str:
+    """Hash of what the run begins with, and of what stays so: teachers, auxiliaries."""
     digest = hashlib.sha256()
     for each in learner.parameters():
-        if not each.requires_grad:
-            digest.update(each.detach().cpu().numpy().tobytes())
+        digest.update(each.detach().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
