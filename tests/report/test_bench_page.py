@@ -65,12 +65,11 @@ def test_the_command_gives_the_benchmark_again(protocol: str, write_run: WriteRu
     run = sample_bench(("dtd", "kitti", OWN), MODELS[:2])
     run["config"]["terms"]["protocol"] = protocol
     folder = write_run(run)
-    descent = "--steps 200 --batch-size 32 --rates 0.0005 0.002 " if protocol == "frozen" else ""
     assert (
         f"<pre>roadworthy benchmark metanet:mn_xs@random out/generalist --root data --datasets dtd "
         f"kitti --data classification={OWN} --test classification=imagefolder:parts/test "
-        f"--fraction 0.1 --protocol {protocol} {descent}--seeds 3 --size 64 --seed 0 "
-        "--out out/benchmark</pre>"
+        f"--fraction 0.1 --protocol {protocol} --steps 200 --batch-size 32 --rates 0.0005 0.002 "
+        "--seeds 3 --size 64 --seed 0 --out out/benchmark</pre>"
     ) in page(folder, out=folder)
 
 

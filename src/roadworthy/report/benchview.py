@@ -181,15 +181,12 @@ def _command_line(tree: Tree) -> str:
     for task, data, test in (pair for pair in pairs if len(pair) == 3):
         typed.append(f"--data {quote(f'{task}={data}')} --test {quote(f'{task}={test}')}")
     rates = [f"{rate:g}" for rate in config.numbers("terms.descent.rates")]
-    descent = {
-        "--steps": config.text("terms.descent.steps"),
-        "--batch-size": config.text("terms.descent.batch"),
-        "--rates": " ".join(rates),
-    }
     options = {
         "--fraction": _term(tree, "fraction"),
         "--protocol": _term(tree, "protocol"),
-        **({} if _term(tree, "protocol") in {"knn", "linear"} else descent),
+        "--steps": config.text("terms.descent.steps"),
+        "--batch-size": config.text("terms.descent.batch"),
+        "--rates": " ".join(rates),
         "--seeds": config.text("seeds"),
         "--size": _term(tree, "size"),
         "--seed": tree.text("seed"),
