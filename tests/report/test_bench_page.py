@@ -51,15 +51,6 @@ def test_a_benchmark_says_how_much_was_measured_and_who_leads(bench: Path) -> No
     assert tiles == [f"{each:.2f}×" for each in last]
 
 
-def test_terms_may_stand_beside_the_models(write_run: WriteRun) -> None:
-    run = sample_bench()
-    config = run["config"]
-    folder = write_run({**run, "config": {**config, **config.pop("terms")}})
-    assert "linear, 10 % of the labels, 3 seeds, 64 pixels a side" in visible(
-        page(folder, out=folder)
-    )
-
-
 @pytest.mark.parametrize("protocol", ["linear", "frozen"])
 def test_the_command_gives_the_benchmark_again(protocol: str, write_run: WriteRun) -> None:
     run = sample_bench(("dtd", "kitti", OWN), MODELS[:2])

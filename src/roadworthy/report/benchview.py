@@ -75,10 +75,11 @@ class BenchView:
     @property
     def subtitle(self) -> str:
         """The terms that were the same for all."""
-        size, fraction = _term(self.tree, "size"), self.tree.number(_path(self.tree, "fraction"))
+        terms = self.tree.get("config.terms")
+        size, fraction = terms.text("size"), terms.number("fraction")
         seeds = {each.seeds for one in self.measured.sets for each in one.results if each.seeds}
         parts = [
-            _term(self.tree, "protocol") or "",
+            terms.text("protocol") or "",
             f"{fraction * 100:.3g} % of the labels" if fraction is not None else "",
             words.counted(max(seeds), "seed") if seeds else "",
             f"{size} pixels a side" if size else "",
@@ -158,18 +159,8 @@ def bench_view(tree: Tree, directory: Path, index: int) -> BenchView:
     )
 
 
-def _path(tree: Tree, name: str) -> str:
-    """Where a term that is the same for all backbones stands."""
-    paths = f"config.{name}", f"config.terms.{name}"
-    return next((path for path in paths if tree.get(path).value is not None), paths[0])
-
-
-def _term(tree: Tree, name: str) -> str | None:
-    return tree.text(_path(tree, name))
-
-
 def _command_line(tree: Tree) -> str:
-    config = tree.get("config")
+    config, terms = tree.get("config"), tree.get("config.terms")
     models, out = config.texts("models"), config.text("out")
     if not models or out is None:
         return ""
@@ -180,15 +171,15 @@ def _command_line(tree: Tree) -> str:
         typed.append(f"--datasets {' '.join(map(quote, names))}")
     for task, data, test in (pair for pair in pairs if len(pair) == 3):
         typed.append(f"--data {quote(f'{task}={data}')} --test {quote(f'{task}={test}')}")
-    rates = [f"{rate:g}" for rate in config.numbers("terms.descent.rates")]
+    rates = [f"{rate:g}" for rate in terms.numbers("descent.rates")]
     options = {
-        "--fraction": _term(tree, "fraction"),
-        "--protocol": _term(tree, "protocol"),
-        "--steps": config.text("terms.descent.steps"),
-        "--batch-size": config.text("terms.descent.batch"),
+        "--fraction": terms.text("fraction"),
+        "--protocol": terms.text("protocol"),
+        "--steps": terms.text("descent.steps"),
+        "--batch-size": terms.text("descent.batch"),
         "--rates": " ".join(rates),
         "--seeds": config.text("seeds"),
-        "--size": _term(tree, "size"),
+        "--size": terms.text("size"),
         "--seed": tree.text("seed"),
         "--out": quote(out),
     }
