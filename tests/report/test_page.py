@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sample_adapt import sample_adapt, sample_search
+from sample_bench import sample_bench
 from sample_report import Run, sample_run
+from sample_stage import sample_stage
 
 from roadworthy.errors import BadInput
 from roadworthy.report import write_report
@@ -174,6 +177,18 @@ def test_the_command_is_put_together_where_only_its_verb_is_recorded(
         "roadworthy quantize &#39;timm:net@a file.pth&#39; --data imagefolder:photos --bits w3a8 "
         "--method brecq --effort quick --backend academic --tries 3 --seed 7 --out out"
     ) in text
+
+
+@pytest.mark.parametrize("make", [sample_adapt, sample_search, sample_stage, sample_bench])
+def test_the_command_names_the_device_that_was_asked_for(
+    make: Callable[[], Run], write_run: WriteRun
+) -> None:
+    run = make()
+    folder = write_run(run, "anywhere")
+    assert "--device" not in visible(page(folder, out=folder))
+    run["config"].get("terms", run["config"])["machine"]["device"] = "cuda"
+    folder = write_run(run, "elsewhere")
+    assert "--device cuda --out out/" in visible(page(folder, out=folder))
 
 
 def test_an_evaluation_is_a_page(write_run: WriteRun) -> None:

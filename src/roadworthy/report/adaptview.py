@@ -18,7 +18,7 @@ from roadworthy.report.lessons import (
     read_beside,
     short,
 )
-from roadworthy.report.origin import Pairs
+from roadworthy.report.origin import Pairs, unless
 from roadworthy.report.panels import Bar, Tile
 from roadworthy.report.stageview import origins
 from roadworthy.report.tree import Tree
@@ -263,8 +263,13 @@ def _command_line(tree: Tree) -> str:
         "--steps": config.text("protocol.descent.steps"),
         "--batch-size": config.text("protocol.descent.batch"),
     }
-    ends = {key: config.text(key) for key in ("size", "seed", "out")}
+    ends = {
+        "--size": config.text("size"),
+        "--seed": config.text("seed"),
+        "--device": unless(config.text("machine.device"), "auto"),
+        "--out": config.text("out"),
+    }
     typed = [f"{name} {quote(each)}" for name, each in texts.items() if each]
     typed += [f"--rates {' '.join(f'{rate:g}' for rate in rates)}"] if rates else []
-    typed += [f"--{name} {quote(each)}" for name, each in ends.items() if each]
+    typed += [f"{name} {quote(each)}" for name, each in ends.items() if each]
     return " ".join(["roadworthy adapt", quote(model), *typed])

@@ -10,7 +10,7 @@ from typing import ClassVar
 from roadworthy.report import words
 from roadworthy.report.bench import PUBLISHED, DataSet, Measured, read_measured, told
 from roadworthy.report.charts import whiskers
-from roadworthy.report.origin import Pairs
+from roadworthy.report.origin import Pairs, unless
 from roadworthy.report.panels import Figure, Tile
 from roadworthy.report.radar import Radar, radar, shown_of
 from roadworthy.report.stageview import origins
@@ -181,6 +181,7 @@ def _command_line(tree: Tree) -> str:
         "--seeds": config.text("seeds"),
         "--size": terms.text("size"),
         "--seed": tree.text("seed"),
+        "--device": unless(terms.text("machine.device"), "auto"),
         "--out": quote(out),
     }
     return " ".join([*typed, *(f"{name} {said}" for name, said in options.items() if said)])

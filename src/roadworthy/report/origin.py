@@ -70,10 +70,10 @@ def command_line(tree: Tree) -> str:
         "--preprocess": road.text("preprocess"),
         "--limit": road.text("limit"),
         "--stages": ",".join(config.texts("stages")),
-        "--combine": _unless(config.text("combine"), "greedy"),
-        "--tolerance": _unless(config.text("tolerance"), "0.0"),
+        "--combine": unless(config.text("combine"), "greedy"),
+        "--tolerance": unless(config.text("tolerance"), "0.0"),
         "--seed": road.text("seed") or tree.text("seed"),
-        "--device": _unless(road.text("device"), "auto"),
+        "--device": unless(road.text("device"), "auto"),
         "--out": config.text("out"),
     }
     typed = [f"{name} {quote(value)}" for name, value in options.items() if value]
@@ -81,7 +81,8 @@ def command_line(tree: Tree) -> str:
     return " ".join(["roadworthy", verb, quote(model), *typed, *bad])
 
 
-def _unless(value: str | None, default: str) -> str | None:
+def unless(value: str | None, default: str) -> str | None:
+    """A setting, None where it is the default."""
     return None if value == default else value
 
 

@@ -12,7 +12,7 @@ from roadworthy.report import journal, words
 from roadworthy.report.charts import curve, scatter
 from roadworthy.report.facts import wilson
 from roadworthy.report.lessons import costs
-from roadworthy.report.origin import Pairs
+from roadworthy.report.origin import Pairs, unless
 from roadworthy.report.panels import Figure, Tile
 from roadworthy.report.stageview import origins, paired
 from roadworthy.report.tree import Tree
@@ -235,19 +235,20 @@ def _command_line(tree: Tree) -> str:
     if model is None:
         return ""
     options = {
-        "--budget": "budget",
-        "--evaluations": "evaluations",
-        "--method": "method",
-        "--steps": "plan.steps",
-        "--batch-size": "plan.batch",
-        "--rate": "plan.rate",
-        "--size": "sources.size",
-        "--seed": "plan.seed",
-        "--out": "out",
+        "--budget": config.text("budget"),
+        "--evaluations": config.text("evaluations"),
+        "--method": config.text("method"),
+        "--steps": config.text("plan.steps"),
+        "--batch-size": config.text("plan.batch"),
+        "--rate": config.text("plan.rate"),
+        "--size": config.text("sources.size"),
+        "--seed": config.text("plan.seed"),
+        "--device": unless(config.text("machine.device"), "auto"),
+        "--out": config.text("out"),
     }
     data = [
         *paired(config, "sources.learned", "--source"),
         *paired(config, "sources.held", "--held"),
     ]
-    typed = [f"{name} {quote(said)}" for name, key in options.items() if (said := config.text(key))]
+    typed = [f"{name} {quote(said)}" for name, said in options.items() if said]
     return " ".join(["roadworthy learn search", quote(model), *data, *typed])

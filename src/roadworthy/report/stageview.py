@@ -20,7 +20,7 @@ from roadworthy.report.lessons import (
     read_beside,
     sources,
 )
-from roadworthy.report.origin import Pairs
+from roadworthy.report.origin import Pairs, unless
 from roadworthy.report.panels import Figure, Tile
 from roadworthy.report.tree import Tree
 
@@ -190,6 +190,7 @@ def command_line(tree: Tree) -> str:
         "--fraction": config.text("fraction") if verb == PROBE else None,
         "--size": str(size) if size else None,
         "--seed": tree.text("seed"),
+        "--device": unless(config.text("machine.device"), "auto"),
         "--out": config.text("out"),
     }
     return " ".join([*typed, *(f"{name} {quote(each)}" for name, each in rest.items() if each)])
