@@ -65,6 +65,16 @@ def test_an_adapted_model_says_how_it_is_opened_and_made_again(adapted: Path) ->
     ) in text
 
 
+@pytest.mark.parametrize("spec", ["shards:out/scenes", "scenes:0-99", "captions:a.csv@images"])
+def test_data_that_only_learning_opens_are_not_evaluated(spec: str, write_run: WriteRun) -> None:
+    run = sample_adapt()
+    run["config"]["test"] = spec
+    folder = write_run(run)
+    text = visible(page(folder, out=folder))
+    assert "roadworthy evaluate py:out/adapted/model.py:build --data SPEC" in text
+    assert f"--test {spec}" in text
+
+
 def test_the_choice_stands_out_among_its_trials(adapted: Path) -> None:
     html = page(adapted, out=adapted)
     bars = re.findall(r"<span>(.*?)</span>\s*.*?<i class=\"(.*?)\".*?<b>(.*?)</b>", html)

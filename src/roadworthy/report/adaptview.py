@@ -34,6 +34,8 @@ PROTOCOLS = {
 }
 """As it is typed, and in words."""
 _CHOICES = {"Neighbours": "number of neighbours", "Linear": "penalty"}
+_LEARNED = ("scenes:", "shards:", "captions:")
+"""Specs of what is learned from alone: no other command opens them."""
 _METRICS = {
     "classification": "top1",
     "detection": "map50",
@@ -166,7 +168,9 @@ class AdaptView:
         spec = self.tree.text("spec")
         if spec is None:
             return ()
-        data = self.tree.first("config.test", "config.data") or "SPEC"
+        data = self.tree.first("config.test", "config.data")
+        if data is None or data.startswith(_LEARNED):
+            data = "SPEC"
         return (f"roadworthy evaluate {quote(spec)} --data {quote(data)}",)
 
     @property
