@@ -121,6 +121,16 @@ def test_what_was_odd_is_said_once_and_of_whom() -> None:
     )
 
 
+@pytest.mark.parametrize("other", [{"dataset": "b"}, {"task": "depth"}])
+def test_what_was_odd_of_data_sets_of_one_title_is_kept_apart(other: Run) -> None:
+    first = {"dataset": "a", "title": "Scenes", "task": "detection"}
+    rows = [{**first, "backbone": name, "told": ["odd"]} for name in MODELS[:2]]
+    rows += [{**first, **other, "backbone": name} for name in MODELS]
+    rows[-1]["told"] = ["odd"]
+    found = told(tree({"rows": rows}))
+    assert found == (("Scenes", "odd"), ("Scenes", f"odd ({MODELS[2]})"))
+
+
 @given(positive, st.lists(positive, min_size=1, max_size=9))
 def test_shares_rank_as_values_and_the_best_has_all(value: float, others: list[float]) -> None:
     for higher in (True, False):

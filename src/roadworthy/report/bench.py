@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from roadworthy.report.lessons import UNITS
 from roadworthy.report.tree import Tree
 
+Key = tuple[str, str | None]
 TASKS = ("classification", "detection", "segmentation", "depth")
 """In the order in which they are shown; others follow."""
 PUBLISHED = "{} (published)"
@@ -159,7 +160,7 @@ def in_order(tasks: Sequence[str]) -> tuple[str, ...]:
     return (*(t for t in TASKS if t in there), *(t for t in there if t not in TASKS))
 
 
-def _key(row: Tree) -> tuple[str, str | None]:
+def _key(row: Tree) -> Key:
     """Name and task: one spec may be learned from for several tasks."""
     return row.text("dataset") or "", row.text("task")
 
@@ -216,15 +217,16 @@ def told(tree: Tree) -> tuple[tuple[str, str], ...]:
 
     A line that not all backbones met names those that did.
     """
-    met: dict[tuple[str, str], dict[str, None]] = {}
-    ran: dict[str, set[str]] = {}
+    met: dict[tuple[Key, str], dict[str, None]] = {}
+    ran: dict[Key, set[str]] = {}
+    titles: dict[Key, str] = {}
     for row in tree.rows("rows"):
-        title = row.first("title", "dataset") or "–"
-        backbone = row.text("backbone") or "–"
-        ran.setdefault(title, set()).add(backbone)
+        key, backbone = _key(row), row.text("backbone") or "–"
+        titles[key] = row.first("title", "dataset") or "–"
+        ran.setdefault(key, set()).add(backbone)
         for line in row.texts("told"):
-            met.setdefault((title, line), {})[backbone] = None
+            met.setdefault((key, line), {})[backbone] = None
     return tuple(
-        (title, line if len(names) == len(ran[title]) else f"{line} ({', '.join(names)})")
-        for (title, line), names in met.items()
+        (titles[key], line if len(names) == len(ran[key]) else f"{line} ({', '.join(names)})")
+        for (key, line), names in met.items()
     )
