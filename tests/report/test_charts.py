@@ -87,5 +87,14 @@ def test_a_whisker_holds_its_dot(rows: list[tuple[float, float]]) -> None:
         assert 0 <= mark.top <= mark.x <= mark.bottom <= 100
 
 
+def test_metres_fill_their_axis_as_points_do() -> None:
+    rows = [("float", 33.1, 31.2, 35.0), ("deployed", 34.3, 32.4, 36.2)]
+    metres = [(name, value / 100, low / 100, high / 100) for name, value, low, high in rows]
+    points, small = whiskers(rows), whiskers(metres)
+    ends = [[at for m in chart.marks for at in (m.top, m.x, m.bottom)] for chart in (points, small)]
+    assert ends[1] == pytest.approx(ends[0])
+    assert small.marks[0].tip == "0.3310 (0.3120–0.3500)"
+
+
 def _first(pair: tuple[float, object]) -> float:
     return pair[0]

@@ -199,6 +199,23 @@ def test_an_evaluation_is_a_page(write_run: WriteRun) -> None:
     assert "91.64 (89.80–93.10)" in html
 
 
+def test_an_error_is_in_metres_wherever_it_stands(run_json: Run, write_run: WriteRun) -> None:
+    for form, value in (("float", 0.331), ("simulated", 0.3402), ("deployed", 0.3434)):
+        run_json[form] = {"metric": "rmse", "value": value, "ci": [value - 0.02, value + 0.02]}
+    run_json["change"] = {"delta": 0.0124, "low": -0.0031, "high": 0.028}
+    folder = write_run(run_json)
+    html = page(folder, write_run(run_json, "other"), out=folder)
+    text = visible(html)
+    assert "0.343 m RMSE float 0.331 m, +0.012 m" in text
+    assert "W4A4 errs by 0.343 m, float by 0.331 m" in text
+    assert "Change on the same images: +0.012 m (−0.003 m to +0.028 m)." in text
+    row = re.search(r'<tr><td[^>]*><a href="#run-1">.*?</tr>', html, re.S)
+    assert row is not None
+    assert "W4A4 0.343 m +0.012 m 0.331 m" in visible(row[0])
+    assert re.findall(r'class="value".*?>(.*?)<', html)[:2] == ["0.343 m", "0.343 m"]
+    assert not re.search(r"\b3[34]\.\d", text)
+
+
 def test_a_folder_gets_report_html(run_json: Run, write_run: WriteRun) -> None:
     folder = write_run(run_json)
     assert write_report([folder], folder) == folder / "report.html"

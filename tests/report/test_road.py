@@ -183,7 +183,7 @@ def test_hostile_names_are_text(write_run: WriteRun) -> None:
 def test_an_error_metric_is_not_a_percentage(write_run: WriteRun) -> None:
     run: Run = {**sample_road(), "metric": "rmse", "value": 0.312}
     folder = write_run(run)
-    assert "<b>0.312</b><span>RMSE as trained" in page(folder, out=folder)
+    assert "<b>0.312 m</b><span>RMSE as trained" in page(folder, out=folder)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"), points), max_size=20))

@@ -28,6 +28,17 @@ def test_a_change_carries_its_sign(value: float) -> None:
     assert shown[0] == ("±" if abs(value) < 0.05 else "+" if value > 0 else "−") or shown == "±0.0"
 
 
+@pytest.mark.parametrize(
+    ("metric", "after", "kind"),
+    [("rmse", 0.335, "pass"), ("rmse", 0.35, "warn"), ("rmse", 0.2, "pass"), ("top1", 0.3, "warn")],
+)
+def test_more_than_a_centimetre_or_a_point_lost_is_marked(
+    metric: str, after: float, kind: str
+) -> None:
+    tree = Tree({"float": {"metric": metric, "value": 0.331}, "deployed": {"value": after}})
+    assert words.verdict_class(read_facts(tree, Path("run"))) == kind
+
+
 @given(st.integers(1, 5000), st.integers(0, 5000))
 def test_wilson_holds_the_share(n: int, hits: int) -> None:
     share = min(hits, n) / n
@@ -60,6 +71,11 @@ def test_wilson_is_the_root_of_the_score_test(share: float) -> None:
         (
             {"parity": {"agreement": 1.0, "n": 20}},
             "Deployed and simulated: same class on all 20 images.",
+        ),
+        ({"metric": "rmse", "value": 0.331}, "The model: 0.331 m RMSE."),
+        (
+            {"float": {"metric": "rmse", "value": 0.331}, "deployed": {"value": 0.3431}},
+            "The model errs by 0.343 m, float by 0.331 m.",
         ),
     ],
 )

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from roadworthy.report import words
 from roadworthy.report.charts import label
+from roadworthy.report.facts import UNITS
 from roadworthy.report.lessons import (
-    UNITS,
     Beside,
     Judged,
     costs,

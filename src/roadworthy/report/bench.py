@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from roadworthy.report.lessons import UNITS
+from roadworthy.report.facts import UNITS
 from roadworthy.report.tree import Tree
 
 Key = tuple[str, str | None]

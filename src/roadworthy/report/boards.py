@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from roadworthy.report import words
@@ -74,9 +75,9 @@ def compare(run: RunView) -> tuple[Cell, ...]:
     return (
         Cell(facts.folder, facts.folder),
         Cell(facts.bits or "–", facts.bits),
-        _cell(words.points, final.value if final else None),
-        _cell(words.signed, facts.change),
-        _cell(words.points, before.value if before else None),
+        _cell(partial(words.measured, metric=facts.key), final.value if final else None),
+        _cell(partial(words.changed, metric=facts.key), facts.change),
+        _cell(partial(words.measured, metric=facts.key), before.value if before else None),
         _cell(lambda _: facts.agreed, facts.agreement),
         _cell(words.times, facts.speedup),
         _cell(words.times, facts.size_ratio),

@@ -214,7 +214,8 @@ def _tail(mass: Sequence[float], share: float = 0.0005) -> int:
 def whiskers(rows: Sequence[tuple[str, float, float | None, float | None]]) -> Chart:
     """One dot per row with its interval across; `top` and `bottom` of a mark are the whisker."""
     ends = [v for _, value, low, high in rows for v in (value, low, high) if v is not None]
-    pad = max((max(ends) - min(ends)) * 0.15, 0.25)
+    size = max(map(abs, ends))  # metres lie closer together than points
+    pad = max((max(ends) - min(ends)) * 0.15, size * 0.003, 0.001)
     bounds = (0.0, 100.0) if min(ends) >= 0 and max(ends) <= 100 else (-math.inf, math.inf)
     wanted = nice_ticks(min(ends) - pad, max(ends) + pad, 4)
     ticks = [tick for tick in wanted if bounds[0] <= tick <= bounds[1]]
@@ -234,8 +235,8 @@ def whiskers(rows: Sequence[tuple[str, float, float | None, float | None]]) -> C
 
 
 def _with_interval(value: float, low: float | None, high: float | None) -> str:
-    interval = "" if low is None or high is None else f" ({low:.2f}–{high:.2f})"
-    return f"{value:.2f}{interval}"
+    interval = "" if low is None or high is None else f" ({low:#.4g}–{high:#.4g})"
+    return f"{value:#.4g}{interval}"
 
 
 def label(value: float) -> str:

@@ -26,6 +26,9 @@ METRICS = {
     "rougeL": "ROUGE-L",
 }
 
+UNITS = {"rmse": " m", "mae": " m", "abs_rel": ""}
+"""Metrics that are no fractions, of which less is better."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -86,17 +89,26 @@ class Facts:
 
     @property
     def change(self) -> float | None:
-        """Points, or centimetres of an error, won (positive) or lost against the float model."""
+        """What the metric is above (positive) or below that of the float model."""
         before, after = self.score("float"), self.final
-        if before is None or after is None:
+        return None if before is None or after is None else after.value - before.value
+
+    @property
+    def lost(self) -> float | None:
+        """Points lost against the float model; a point is a centimetre of an error."""
+        if self.change is None:
             return None
-        won = after.value - before.value
-        return -won if self.errs else won
+        return self.change * 100 if self.errs else -self.change
 
     @property
     def errs(self) -> bool:
-        """Whether the metric is an error, in centimetres."""
-        return self.metric == METRICS["rmse"]
+        """Whether the metric is an error, of which less is better."""
+        return self.key in UNITS
+
+    @property
+    def key(self) -> str:
+        """The metric as records name it."""
+        return metric_key(self.tree)
 
     @property
     def speedup(self) -> float | None:
@@ -133,11 +145,16 @@ def things(tree: Tree) -> str:
     return things_of(tree.text("config.data"))
 
 
+def metric_key(tree: Tree) -> str:
+    """The metric as a run names it."""
+    forms = ("float", "simulated", "deployed")
+    return tree.first(*(f"{form}.metric" for form in forms), "metric") or "accuracy"
+
+
 def metric_name(tree: Tree) -> str:
     """The metric in words."""
-    found = [tree.text(f"{form}.metric") for form in ("float", "simulated", "deployed")]
-    name = next((name for name in [*found, tree.text("metric")] if name), "accuracy")
-    return METRICS.get(name, name)
+    key = metric_key(tree)
+    return METRICS.get(key, key)
 
 
 def _scores(tree: Tree) -> tuple[Score, ...]:
@@ -164,9 +181,9 @@ def _score(
 
 
 def points_per_unit(tree: Tree) -> float:
-    """100 where the metric is a share of images or in metres, 1 where it is in points already."""
-    if metric_name(tree) == METRICS["rmse"]:
-        return 100.0
+    """100 where the metric is a share, 1 where it is in points already or has a unit."""
+    if metric_key(tree) in UNITS:
+        return 1.0
     paths = ("float.value", "simulated.value", "deployed.value", "value")
     known = [value for path in paths if (value := tree.number(path)) is not None]
     return 100.0 if known and max(map(abs, known)) <= 1 else 1.0
@@ -211,11 +228,7 @@ def wilson(share: float, n: int | None) -> tuple[float, float] | None:
 def _paired(tree: Tree) -> tuple[float, float] | None:
     low, high = (tree.number(f"change.{end}") for end in ("low", "high"))
     points = points_per_unit(tree)
-    if low is None or high is None:
-        return None
-    if metric_name(tree) == METRICS["rmse"]:
-        low, high = -high, -low
-    return low * points, high * points
+    return None if low is None or high is None else (low * points, high * points)
 
 
 def _times(value: float | None, factor: float) -> float | None:

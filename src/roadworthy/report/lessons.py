@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from roadworthy.report import words
-from roadworthy.report.facts import METRICS, wilson
+from roadworthy.report.facts import METRICS, UNITS, wilson
 from roadworthy.report.tree import Tree, read_json
 
 STAGES = {"learn amateur", "learn expert", "learn generalist", "learn distill"}
 """The commands that learn a stage."""
 PROBE = "learn probe"
-UNITS = {"rmse": " m", "mae": " m", "abs_rel": ""}
-"""Metrics that are no fractions, of which less is better."""
 HASH = 12
 """Digits of a hash that are shown."""
 
@@ -57,9 +55,7 @@ class Judged:
     @property
     def shown(self) -> str:
         """The value in figures."""
-        if self.less:
-            return f"{self.value:#.3g}{UNITS[self.metric]}"
-        return words.points(self.value)
+        return words.measured(self.value, self.metric)
 
     @property
     def interval(self) -> tuple[float | None, float | None]:

@@ -106,6 +106,6 @@ def _overview(views: Sequence[RunView]) -> Figure | None:
     rows = [(name, s.value, s.low, s.high) for name, s in finals if s is not None]
     if len({run.facts.metric for run in views}) > 1 or len(rows) < 2:
         return None
-    shown = tuple(words.points(value) for _, value, _, _ in rows)
+    shown = tuple(words.measured(value, views[0].facts.key) for _, value, _, _ in rows)
     note = f"{words.capital(views[0].facts.metric)} of what is deployed"
     return Figure(whiskers(rows), note, values=shown)

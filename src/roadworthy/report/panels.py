@@ -68,10 +68,10 @@ def tiles(facts: Facts, tree: Tree) -> tuple[Tile, ...]:
     final, before = facts.final, facts.score("float")
     tiles: list[Tile] = []
     if final is not None:
-        detail = (
-            f"float {words.points(before.value)}, {words.signed(facts.change)}" if before else ""
-        )
-        tiles += [Tile(words.points(final.value), facts.metric, detail), *_beside(tree)]
+        was = words.measured(before.value, facts.key) if before else ""
+        detail = f"float {was}, {words.changed(facts.change, facts.key)}" if before else ""
+        tiles.append(Tile(words.measured(final.value, facts.key), facts.metric, detail))
+        tiles += _beside(tree)
     if facts.agreement is not None:
         n = f", {facts.images} {facts.compared}" if facts.images else ""
         needs = f"needs {shown(facts.measure, GATE)}"
@@ -113,11 +113,10 @@ def accuracy(facts: Facts, tree: Tree) -> Figure | None:
     )
     note += "; the line is the 95 % confidence interval." if bounded else "."
     if facts.change is not None and facts.paired is not None:
-        low, high = map(words.signed, facts.paired)
-        note += (
-            f" Change on the same {facts.things}: {words.signed(facts.change)} ({low} to {high})."
-        )
-    return Figure(whiskers(rows), note, values=tuple(words.points(s.value) for s in facts.scores))
+        change, low, high = (words.changed(v, facts.key) for v in (facts.change, *facts.paired))
+        note += f" Change on the same {facts.things}: {change} ({low} to {high})."
+    values = tuple(words.measured(score.value, facts.key) for score in facts.scores)
+    return Figure(whiskers(rows), note, values=values)
 
 
 def layer_error(layers: Sequence[Tree]) -> Figure | None:

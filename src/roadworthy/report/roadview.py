@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from roadworthy.report import words
 from roadworthy.report.cascade import Cascade, Step, cascade
-from roadworthy.report.facts import metric_name, points_per_unit
+from roadworthy.report.facts import metric_key, metric_name, points_per_unit
 from roadworthy.report.heat import Strip, heat
 from roadworthy.report.origin import Origin, origin
 from roadworthy.report.panels import Sample, Tile
@@ -23,8 +23,6 @@ COMBINATIONS = 10
 COUNTED, WRONG = "top-1 accuracy", "was right, now wrong"
 MAPS = {"mean IoU", "RMSE"}
 """Metrics of answers that have a value for every pixel."""
-IN_OWN_UNIT = {"rmse", "mae", "abs_rel"}
-"""Metrics that are no fractions."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +92,7 @@ def model_name(tree: Tree, directory: Path) -> str:
 def trained(tree: Tree) -> str:
     """The metric of the training system, in points for fractions."""
     value = tree.number("value")
-    if value is None:
-        return "–"
-    if tree.text("metric") in IN_OWN_UNIT:
-        return f"{value:.3g}"
-    return words.points(value * points_per_unit(tree))
+    return words.measured(value and value * points_per_unit(tree), metric_key(tree))
 
 
 def measured_on(tree: Tree) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from roadworthy.core import alike
-from roadworthy.report.facts import GATE, Facts
+from roadworthy.report.facts import GATE, UNITS, Facts
 from roadworthy.report.road import Loss
 
 Show = Callable[[float | None], str]
@@ -20,7 +20,29 @@ def points(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-def signed(value: float | None) -> str:
+def measured(value: float | None, metric: str) -> str:
+    """A metric in points, or as it is with its unit.
+
+    >>> measured(91.64, "top1"), measured(0.5204, "rmse"), measured(None, "rmse")
+    ('91.6', '0.520 m', '–')
+    """
+    if value is None or metric not in UNITS:
+        return points(value)
+    return f"{value:#.3g}".removesuffix(".") + UNITS[metric]
+
+
+def changed(value: float | None, metric: str) -> str:
+    """A change of a metric in points, or as it is with its unit.
+
+    >>> changed(-0.4, "top1"), changed(0.0123, "rmse"), changed(None, "rmse")
+    ('−0.4', '+0.012 m', '–')
+    """
+    if value is None or metric not in UNITS:
+        return signed(value)
+    return signed(value, 3) + UNITS[metric]
+
+
+def signed(value: float | None, digits: int = 1) -> str:
     """A change in points, with a real minus sign.
 
     >>> signed(-0.4), signed(0.0), signed(None)
@@ -28,7 +50,7 @@ def signed(value: float | None) -> str:
     """
     if value is None:
         return "–"
-    shown = f"{abs(value):.1f}"
+    shown = f"{abs(value):.{digits}f}"
     return f"±{shown}" if float(shown) == 0 else f"{'+' if value > 0 else '−'}{shown}"
 
 
@@ -200,11 +222,12 @@ def _accuracy(facts: Facts, subject: str) -> str | None:
     before, after = facts.score("float"), facts.final
     if after is None:
         alone = facts.scores[0] if facts.scores else None
-        return f"{subject}: {points(alone.value)} {facts.metric}" if alone else None
+        return f"{subject}: {measured(alone.value, facts.key)} {facts.metric}" if alone else None
+    if facts.errs:
+        beside = f", float by {measured(before.value, facts.key)}" if before else ""
+        return f"{subject} errs by {measured(after.value, facts.key)}{beside}"
     if before is None:
         return f"{subject} reaches {points(after.value)} points"
-    if facts.errs:
-        return f"{subject} errs by {points(after.value)} cm, float by {points(before.value)} cm"
     if after.value > before.value:
         return f"{subject} reaches {points(after.value)} points, float {points(before.value)}"
     return f"{subject} keeps {points(after.value)} of {points(before.value)} points"
@@ -237,6 +260,6 @@ def verdict_class(facts: Facts) -> str:
     """`fail` where the gate is missed, `warn` where more than one point went, else `pass`."""
     if facts.agreement is not None and facts.agreement < GATE:
         return "fail"
-    if facts.change is not None and facts.change < -1:
+    if facts.lost is not None and facts.lost > 1:
         return "warn"
     return "pass" if facts.agreement is not None or facts.change is not None else "none"
