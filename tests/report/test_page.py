@@ -7,15 +7,30 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sample_adapt import sample_adapt, sample_search
+from sample_adapt import sample_adapt, sample_depth, sample_search
 from sample_bench import sample_bench
 from sample_report import Run, sample_run
-from sample_stage import sample_stage
+from sample_road import sample_blame, sample_road
+from sample_stage import sample_amateur, sample_probes, sample_stage
 
 from roadworthy.errors import BadInput
 from roadworthy.report import write_report
 
 WriteRun = Callable[..., Path]
+SAMPLES: dict[str, Callable[[], Run]] = {
+    "quantize": sample_run,
+    "noise": sample_road,
+    "noise attribute": sample_blame,
+    "learn generalist": sample_stage,
+    "learn amateur": sample_amateur,
+    "learn probe": sample_probes,
+    "learn search": sample_search,
+    "adapt": sample_adapt,
+    "adapt to depth": sample_depth,
+    "benchmark": sample_bench,
+}
+KEYS = [(kind, key) for kind, make in SAMPLES.items() for key in make()]
+JUNK = (..., -3, "text", float("nan"), [None], [{}, {"a": 1}], {"a": [{}]})
 HEADLINE = {
     "float": "91.6",
     "simulated": "91.2",
@@ -55,19 +70,20 @@ def test_no_headline_number_is_invented(key: str, run_json: Run, write_run: Writ
     assert shown not in visible(page(folder, out=folder))
 
 
-@pytest.mark.parametrize("key", sample_run())
-def test_any_key_may_be_missing(key: str, run_json: Run, write_run: WriteRun) -> None:
-    small = {k: v[:2] if isinstance(v, list) else v for k, v in run_json.items() if k != key}
-    folder = write_run(small)
-    assert "</html>" in page(folder, out=folder)
-
-
-@pytest.mark.parametrize("junk", ["text", -3, [None], float("nan")])
-@pytest.mark.parametrize("key", sample_run())
-def test_any_key_may_hold_junk(key: str, junk: object, run_json: Run, write_run: WriteRun) -> None:
-    small = {k: v[:2] if isinstance(v, list) else v for k, v in run_json.items()}
-    folder = write_run({**small, key: junk})
-    assert "nan" not in visible(page(folder, out=folder)).lower().split()
+@pytest.mark.parametrize("junk", JUNK)
+@pytest.mark.parametrize(("kind", "key"), KEYS)
+def test_any_key_may_be_missing_or_hold_junk(
+    kind: str, key: str, junk: object, write_run: WriteRun
+) -> None:
+    run = SAMPLES[kind]()
+    del run[key]
+    folder = write_run(run if junk is ... else {**run, key: junk})
+    lines = ("[]", "3", '{"step": "x"}', '{"step": 1}', '{"score": 1}')
+    said = json.dumps(junk, default=str)
+    for name in ("log.jsonl", "trials.jsonl"):
+        (folder / name).write_text("\n".join([*lines, said, f'{{"macs": {said}}}']))
+    (folder / "manifest.json").write_text(f'{{"files": {said}, "compute": {said}}}')
+    assert not {"nan", "none", "inf"} & set(visible(page(folder, out=folder)).lower().split())
 
 
 def test_an_empty_run_is_a_page(write_run: WriteRun) -> None:
