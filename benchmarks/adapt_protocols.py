@@ -12,12 +12,11 @@ Intervals are Student's, 95 %, over the seeds' differences. The same call goes o
 
 import argparse
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import stats
+from paired import signed
 
 from roadworthy.learn.adapt.fit import adapt
 from roadworthy.learn.adapt.labelled import Sets, open_sets
@@ -27,23 +26,6 @@ from roadworthy.learn.tasks import judge_head
 
 PROTOCOLS = ("frozen", "lora", "full", "staged")
 SIZE, SHARE = 32, 0.1
-
-
-def interval(values: Sequence[float]) -> str:
-    """Mean and Student's 95 % interval; of one value no interval.
-
-    >>> interval([0.01, 0.02, 0.03])
-    '+.0200 [-.0048, +.0448]'
-    """
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return _signed(mean)
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
-    return f"{_signed(mean)} [{_signed(mean - half)}, {_signed(mean + half)}]"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.4f}".replace("0.", ".")
 
 
 def reached(name: str, sets: Sets, seed: int) -> tuple[float, float]:
@@ -70,7 +52,7 @@ def table(rows: dict[str, list[tuple[float, float]]]) -> None:
     for name, found in rows.items():
         values = [value for value, _ in found]
         cells = " | ".join(f"{each:.4f}" for each in values)
-        beside = interval([a - b for a, b in zip(values, full, strict=True)])
+        beside = signed([a - b for a, b in zip(values, full, strict=True)])
         rates = " ".join(f"{rate:g}" for _, rate in found)
         apart = "" if name == "full" else beside
         print(f"| `{name}` | {cells} | {np.mean(values):.4f} | {apart} | {rates} |")

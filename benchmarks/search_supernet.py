@@ -20,7 +20,7 @@ from typing import cast
 
 import numpy as np
 import torch
-from scipy import stats
+from paired import signed
 
 from roadworthy.core.metanet import POINTS, MetaNet, MetaNetConfig
 from roadworthy.learn.batches import Augmentation, Source
@@ -51,20 +51,6 @@ def from_scratch(network: MetaNetConfig, learned: Source, test: Source, out: Pat
     return judge_head(learner.backbone, learner.heads[0], test).value
 
 
-def interval(differences: Sequence[float]) -> str:
-    """Mean and Student's 95 % interval.
-
-    >>> interval([0.01, 0.02, 0.03])
-    '+.0200 [-.0048, +.0448]'
-    """
-    mean, deviation = np.mean(differences), np.std(differences, ddof=1)
-    half = stats.t.ppf(0.975, len(differences) - 1) * deviation / len(differences) ** 0.5
-    low, middle, high = (
-        f"{each:+.4f}".replace("0.", ".") for each in (mean - half, mean, mean + half)
-    )
-    return f"{middle} [{low}, {high}]"
-
-
 def found(space: Space, budget: int, judge: Score) -> dict[str, list[Trial]]:
     """The best of each seed, by method."""
     goal = Goal(budget, given.evaluations, SIZE, CLASSES)
@@ -83,7 +69,7 @@ def table(title: str, rows: dict[str, list[float]]) -> None:
         cells = " | ".join(f"{each:.4f}" for each in values)
         print(f"| {name} | {cells} | {np.mean(values):.4f} |")
     differences = [e - r for e, r in zip(rows["evolution"], rows["random"], strict=True)]
-    print(f"evolution - random: {interval(differences)}", flush=True)
+    print(f"evolution - random: {signed(differences)}", flush=True)
 
 
 def main() -> None:

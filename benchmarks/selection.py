@@ -23,11 +23,11 @@ import torch
 from lite0 import build
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
 from roadworthy.core.data import Dataset, load_data
 from roadworthy.core.sources import decode
+from roadworthy.learn.gvb.table import student
 from roadworthy.learn.scenes import scenes
 from roadworthy.learn.selection import directions, select
 
@@ -116,8 +116,8 @@ def drawn(own: Array, copies: Array, foreign: Array, labels: Numbers, seed: int)
 
 def interval(gains: Array) -> str:
     """Mean and Student's 95 % interval, in points."""
-    half = stats.t.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / len(gains) ** 0.5
-    low, middle, high = (f"{100 * (gains.mean() + side):+.1f}" for side in (-half, 0, half))
+    mean, half = student(gains.tolist())
+    low, middle, high = (f"{100 * (mean + side):+.1f}" for side in (-half, 0, half))
     return f"{middle} ({low} to {high})"
 
 

@@ -13,13 +13,14 @@ Compute is of an arm's backbone with all that it began with, and of a task where
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from roadworthy.learn.gvb.table import student
 from roadworthy.learn.manifest import is_stage, read_manifest
 from roadworthy.learn.overview import Row, table
 
@@ -88,10 +89,9 @@ def interval(values: Sequence[float]) -> str:
     >>> interval([0.9, 1.0, 1.1])
     '1.000 [0.752, 1.248]'
     """
-    mean = float(np.mean(values))
     if len(values) < 2:
-        return f"{mean:.3f}"
-    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+        return f"{values[0]:.3f}"
+    mean, half = student(values)
     return f"{mean:.3f} [{mean - half:.3f}, {mean + half:.3f}]"
 
 
@@ -141,6 +141,8 @@ def main() -> None:
         return
     whole = [{arm for arm, own in each["values"].items() if {*TASKS} <= {*own}} for each in seeds]
     common = set.intersection(*whole)
+    if BASE not in common:
+        sys.exit(f"transfer: the errors of {BASE} of all four tasks are needed in each folder")
     print(table([line(arm, seeds) for arm in seeds[0]["values"] if arm in common]))
 
 

@@ -193,7 +193,8 @@ def card(folder: Path, name: str, content: bytes, stages: Sequence[Origin]) -> s
     config, last = read_config(folder), stages[-1].manifest
     net, data = MetaNet(POINTS[name]), sources_of(stages)
     held = [
-        {"head of": r["head"], "task": r["task"], "judged on": r["judged_on"], "images": r["n"]}
+        {"head of": r.get("head"), "task": r.get("task"), "judged on": r["judged_on"]}
+        | {"images": r["n"]}
         | {"metric": r["metric"], "value": float(r["value"])}
         for r in last["held_out"]
     ]

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from roadworthy.learn.backbones import backbone
 from roadworthy.learn.gvb.own import own
 from roadworthy.learn.gvb.shown import answers, show
 from roadworthy.learn.gvb.table import by_task, summary
+from roadworthy.learn.scenes import scenes
+from roadworthy.learn.shards import write_shards
 
 BODY = "metanet:mn_xs@random"
 SHORT = ["--size", "32", "--steps", "2", "--rates", "0.002", "--device", "cpu"]
@@ -146,6 +149,28 @@ def test_an_interrupted_run_goes_on(
     assert len(asked) == 9
 
 
+def test_shards_that_were_packed_anew_are_measured_anew(tmp_path: Path) -> None:
+    given = "classification=shards:" + str(tmp_path / "scenes")
+    for first in (0, 100):
+        shutil.rmtree(tmp_path / "scenes", ignore_errors=True)
+        write_shards(scenes(range(first, first + 30), 32), tmp_path / "scenes", 30)
+        words = ["--data", given, "--test", given, "--fraction", "1", "--protocol", "linear"]
+        run(tmp_path / "out", BODY, *words, "--seeds", "1")
+    assert len([*(tmp_path / "out" / "rows").iterdir()]) == 2
+
+
+def test_a_test_image_without_a_class_is_told(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = [replace(each, labels=()) for each in scenes(range(2), 32)]
+    write_shards([*scenes(range(2, 10), 32), *bare], tmp_path / "scenes", 10)
+    given = ["--data", "classification=scenes:0-20", "--test"]
+    given += [f"classification=shards:{tmp_path / 'scenes'}", "--out", str(tmp_path / "out")]
+    assert main(["benchmark", BODY, *given, *SHORT, "--fraction", "1"]) == 2
+    assert "scene-0" in (said := capsys.readouterr().err)
+    assert "says nothing for classification" in said
+
+
 def test_two_processes_do_not_share_a_folder(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -257,6 +282,8 @@ def test_errors_are_shares_of_the_first_backbones() -> None:
     assert [each["mean"] for each in summary(both)] == [0.6, 0.2]
     errors = {each["backbone"]: each["relative"] for each in by_task(table)}
     np.testing.assert_allclose([errors["a"], errors["b"]], [1, 1])
+    exact = summary([row("a", 0, 1.0, "exact"), row("b", 0, 0.5, "exact")])
+    assert {each["datasets"] for each in by_task([*table, *exact])} == {2}
 
 
 @pytest.mark.skipif(

@@ -19,6 +19,7 @@ from roadworthy.core import models
 from roadworthy.core.checkpoints import read_weights
 from roadworthy.core.metanet import POINTS, MetaNetConfig, Stage
 from roadworthy.core.models import load_model
+from roadworthy.learn.amateur import learn_amateur
 from roadworthy.learn.batches import Source
 from roadworthy.learn.distill import distill
 from roadworthy.learn.expert import Job, learn_expert, reopened
@@ -26,7 +27,7 @@ from roadworthy.learn.generalist import learn_generalist
 from roadworthy.learn.machine import Machine
 from roadworthy.learn.manifest import preprocess_of, read_manifest
 from roadworthy.learn.plan import Plan
-from roadworthy.learn.sources import source
+from roadworthy.learn.sources import captioned, source
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "ship_backbone.py"
 FEW, CPU = Plan(steps=2, batch=4), Machine("cpu")
@@ -139,6 +140,16 @@ def test_the_card_says_what_the_manifests_say(
     assert f"| parameters | {parts:,} |" in card
     assert "32 x 32 pixels" in card
     assert "{" not in card.replace('{"decode"', "")
+
+
+def test_an_amateur_is_judged_by_captions_without_a_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, given = captioned("scenes:8-12", 32), [captioned("scenes:0-8", 32)]
+    job = Job(tmp_path / "amateur", FEW, CPU)
+    learn_amateur("metanet:tiny@random", given, job, judged=[held])
+    _, card = ship(tmp_path / "amateur", tmp_path, monkeypatch)
+    assert f"| {SCENES} | 4 | image to text recall@1 |" in card
 
 
 def refusal(folder: Path, tmp_path: Path, patched: pytest.MonkeyPatch) -> str:

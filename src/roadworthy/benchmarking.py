@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
+from roadworthy.core.predict import resolve_device
 from roadworthy.core.progress import track
 from roadworthy.core.runs import RunRecord, output_room, plain, write_atomically
 from roadworthy.errors import BadInput
@@ -23,6 +24,7 @@ from roadworthy.learn.gvb.bench import (
     Row,
     Terms,
     Unit,
+    forget,
     key_of,
     measured,
     opened,
@@ -47,6 +49,7 @@ def benchmark(request: BenchmarkRequest) -> RunRecord:
     """
     if find_spec("scipy") is None:
         raise BadInput("benchmark needs scipy; pip install 'roadworthy[benchmark]'")
+    forget()
     with output_room(request.out, "benchmark") as out, _alone(out):
         datasets = chosen(request)
         terms = replace(request.terms, cache=str((out / "features").resolve()))
@@ -79,7 +82,7 @@ def chosen(request: BenchmarkRequest) -> list[DataSet]:
     names = request.datasets
     if not names and not request.pairs:
         names = tuple(each.name for each in ENTRIES if each.there(root))
-    found: list[DataSet] = [Named(name, str(root)) for name in names]
+    found: list[DataSet] = [Named(name, str(root.resolve())) for name in names]
     found += [Pair(cast(Task, task), train, test) for task, train, test in request.pairs]
     if not found:
         raise BadInput(
@@ -158,7 +161,8 @@ def _in_turn(work: Sequence[Work]) -> Iterator[tuple[int, Row]]:
 def _by_ray(work: Sequence[Work], request: BenchmarkRequest) -> Iterator[tuple[int, Row]]:
     from roadworthy.cluster import mapped
 
-    return mapped(_one, work, gpu=request.terms.machine.device == "cuda")
+    device = resolve_device(request.terms.machine.device)
+    return mapped(_one, work, gpu=device.type == "cuda")
 
 
 def _one(work: Work) -> Row:

@@ -65,3 +65,10 @@ def test_an_offset_or_a_factor_explains_less() -> None:
     assert explained(x, -x) == 0
     assert explained(torch.ones(3, 1), torch.ones(3, 1)) == 1
     assert explained(torch.ones(3, 1), torch.zeros(3, 1)) == 0
+
+
+def test_rounding_explains_answers_that_do_not_differ() -> None:
+    maps = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(1))
+    for same in (maps, maps.expand(3, 4, 4), torch.full((2, 1), 0.7)):
+        assert explained(same, same * (1 + 1e-6)) > 0.9999
+        assert explained(same, same.flip(0).flip(1) + 0.5) < 0.9

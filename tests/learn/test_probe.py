@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from roadworthy.core.dense_data import VOID
 from roadworthy.errors import BadData, BadInput
 from roadworthy.learn.backbones import backbone
 from roadworthy.learn.batches import Batch, Source
+from roadworthy.learn.features import weights_hash
 from roadworthy.learn.probe import linear_probe, logistic, part_of, ridge, rows_of
 from roadworthy.learn.sources import source
 
@@ -105,3 +107,11 @@ def test_what_cannot_be_probed_is_told() -> None:
         linear_probe(body, coloured(10, 0), cars)
     with pytest.raises(BadInput, match="fraction 0 given"):
         part_of(few, 0, 0)
+
+
+def test_features_belong_to_buffers_too_that_no_file_holds() -> None:
+    body = nn.Linear(1, 1)
+    body.register_buffer("colours", torch.zeros(3), persistent=False)
+    found = weights_hash(body)
+    body.colours += 1
+    assert weights_hash(body) != found

@@ -54,12 +54,13 @@ def test_a_benchmark_says_how_much_was_measured_and_who_leads(bench: Path) -> No
 def test_the_command_gives_the_benchmark_again(protocol: str, write_run: WriteRun) -> None:
     run = sample_bench(("dtd", "kitti", OWN), MODELS[:2])
     run["config"]["terms"]["protocol"] = protocol
+    run["config"]["workers"] = "ray"
     folder = write_run(run)
     assert (
         f"<pre>roadworthy benchmark metanet:mn_xs@random out/generalist --root data --datasets dtd "
         f"kitti --data classification={OWN} --test classification=imagefolder:parts/test "
         f"--fraction 0.1 --protocol {protocol} --steps 200 --batch-size 32 --rates 0.0005 0.002 "
-        "--seeds 3 --size 64 --seed 0 --out out/benchmark</pre>"
+        "--seeds 3 --size 64 --seed 0 --workers ray --out out/benchmark</pre>"
     ) in page(folder, out=folder)
 
 

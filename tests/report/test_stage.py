@@ -159,7 +159,11 @@ def test_probes_name_the_best_backbone(write_run: WriteRun) -> None:
     assert "roadworthy learn probe metanet:mn_xs@random out/distilled out/generalist --data" in text
 
 
-def test_the_command_gives_the_stage_again(stage: Path) -> None:
+def test_the_command_gives_the_stage_again(stage: Path, write_run: WriteRun) -> None:
+    run = sample_stage()
+    run["config"]["machine"]["strategy"] = "fsdp"
+    sharded = write_run(run, "sharded")
+    assert "--precision 32-true --strategy fsdp" in visible(page(sharded, out=sharded))
     assert (
         "roadworthy learn generalist out/detection --source classification=shards:out/scenes "
         "--source detection=shards:out/scenes --source depth=shards:out/scenes "

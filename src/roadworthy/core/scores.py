@@ -11,6 +11,8 @@ from torch import Tensor
 from roadworthy.core.metrics import accuracy, correct, wilson
 
 RESAMPLES = 1_000
+_NOISE = 1e-12
+"""A variance below this share of the mean square is float32's rounding."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +108,17 @@ def _correlations(x: NDArray[Any], y: NDArray[Any], counted: NDArray[Any]) -> ND
 def explained(a: Float[Tensor, " n *k"], b: Float[Tensor, " n *k"]) -> float:
     """Share of the variance of `a` over the samples that `b` explains: 1 less squared error over
     variance, 0 at least. It is below the squared correlation, and an offset or a factor costs it
-    too. Of maps and boxes what all samples have in common is no variance.
+    too. Of maps and boxes what all samples have in common is no variance; where samples do not
+    differ, as one alone, it is that of all numbers of an answer, and of one number its square.
 
     >>> import torch
     >>> explained(torch.tensor([[0.0], [4.0]]), torch.tensor([[1.0], [3.0]]))
     0.75
+    >>> round(explained(torch.tensor([[0.0, 4.0]]), torch.tensor([[1.0, 4.0]])), 4)
+    0.875
     """
-    error = (a - b).double().square().mean()
-    spread = a.double().var(0, unbiased=False).mean()
-    if float(spread) == 0:
-        return float(float(error) == 0)
-    return max(0.0, float(1 - error / spread))
+    a, b = a.double(), b.double()
+    error, size = float((a - b).square().mean()), float(a.square().mean())
+    spreads = (float(a.var(0, unbiased=False).mean()), float(a.var(unbiased=False)), size)
+    spread = next((each for each in spreads if each > _NOISE * size), 0.0)
+    return max(0.0, 1 - error / spread) if spread else float(error == 0)

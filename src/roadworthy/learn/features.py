@@ -11,9 +11,10 @@ from roadworthy.core.runs import write_atomically
 
 
 def weights_hash(module: nn.Module) -> str:
-    """Hash of all weights and statistics, and of what they are called."""
+    """Hash of all weights, statistics and other buffers, saved or not, and of their names."""
     digest = hashlib.sha256()
-    for name, each in sorted(module.state_dict().items()):
+    held = dict(module.named_buffers()) | module.state_dict()
+    for name, each in sorted(held.items()):
         digest.update(f"{name} {list(each.shape)} {each.dtype}".encode())
         digest.update(each.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -95,7 +95,7 @@ def classes_of(held: Iterable[Sample], task: Task) -> tuple[str, ...]:
     """
     match task:
         case "classification":
-            return tuple(sorted({_class_of(each) for each in held}))
+            return tuple(sorted({class_of(each) for each in held}))
         case "detection":
             return tuple(sorted({name for each in held for name in each.box_labels}))
         case "segmentation":
@@ -104,7 +104,8 @@ def classes_of(held: Iterable[Sample], task: Task) -> tuple[str, ...]:
             return ()
 
 
-def _class_of(sample: Sample) -> str:
+def class_of(sample: Sample) -> str:
+    """The first class of a sample; BadData where it has none."""
     check_annotated(sample, "classification")
     return sample.labels[0]
 

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from roadworthy.core.dense_data import VOID
 from roadworthy.core.progress import track
 from roadworthy.errors import BadData, BadInput
+from roadworthy.learn.adapt.protocols import HELD
 from roadworthy.learn.backbones import Backbone, check_size
 from roadworthy.learn.batches import Batch, Source
 from roadworthy.learn.dense_losses import STRIDES
@@ -29,7 +30,6 @@ from roadworthy.learn.judge import Verdict
 from roadworthy.learn.tasks import BATCH, Maps, judge_head, read, whole_batches
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-_HELD = 0.2
 _ROWS = 60_000
 """Rows that a head is fitted to, drawn where there are more."""
 _LEAST_METRES = 0.1
@@ -264,7 +264,7 @@ def _standard(x: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor, Tensor]:
 
 def _held(source: Source) -> int:
     """Images that choose the penalty; all cells of one are on one side."""
-    return max(1, round(_HELD * len(source)))
+    return max(1, round(HELD * len(source)))
 
 
 Solved = tuple[Float[Tensor, "k d"], Float[Tensor, " k"]]

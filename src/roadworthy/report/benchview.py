@@ -182,6 +182,7 @@ def _command_line(tree: Tree) -> str:
         "--size": terms.text("size"),
         "--seed": tree.text("seed"),
         "--device": unless(terms.text("machine.device"), "auto"),
+        "--workers": unless(config.text("workers"), "none"),
         "--out": quote(out),
     }
     return " ".join([*typed, *(f"{name} {said}" for name, said in options.items() if said)])

@@ -207,6 +207,7 @@ def _stage_options(config: Tree) -> list[str]:
         "--rate": config.text("plan.rate"),
         "--temperature": config.text("plan.temperature"),
         "--precision": config.text("machine.precision"),
+        "--strategy": unless(config.text("machine.strategy"), "ddp"),
     }
     pairs = (("learned", "--source"), ("held", "--held"), ("choosing", "--choose"))
     return [

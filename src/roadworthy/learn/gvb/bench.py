@@ -97,6 +97,12 @@ def _shown(dataset: DataSet, size: int) -> Shown:
     return show(opened(dataset, size).test, size)
 
 
+def forget() -> None:
+    """Open files anew: they may have changed since another call of the same process."""
+    opened.cache_clear()
+    _shown.cache_clear()
+
+
 def suited(terms: Terms, task: Task) -> Protocol:
     """The protocol for a task: neighbours vote on classes only, and boxes have no linear head.
 
@@ -120,10 +126,14 @@ def weights_of(model: str, seed: int) -> str:
 
 
 def key_of(unit: Unit, terms: Terms, weights: str) -> str:
-    """What a row depends on: weights, lists of files, the share of them, the protocol and seed."""
+    """What a row depends on: weights, lists of files, the share of them, the protocol and seed.
+
+    What is in the files counts where it is known without reading them all, as of shards.
+    """
     here = opened(unit.dataset, terms.size)
     how = suited(terms, here.entry.task)
-    said = (weights, listed(here.train), listed(here.test), terms.fraction, terms.size, how)
+    files = [(listed(part), part.sha256) for part in (here.train, here.test)]
+    said = (weights, *files, terms.fraction, terms.size, how)
     return hashlib.sha256(repr((unit, *said)).encode()).hexdigest()
 
 

@@ -15,7 +15,7 @@ from roadworthy.learn.gvb.detection import ALL
 from roadworthy.learn.gvb.entry import ByHand, Entry
 from roadworthy.learn.gvb.measures import MeanIoU, Measure, Rmse, Top1
 from roadworthy.learn.gvb.part import Half, Part, Target, few, number_of, numbered
-from roadworthy.learn.holding import check_annotated, classes_of
+from roadworthy.learn.holding import check_annotated, class_of, classes_of
 from roadworthy.learn.overview import short
 from roadworthy.learn.readers import Origin, sample_of
 from roadworthy.learn.sample import Sample
@@ -32,6 +32,8 @@ class _Read(NamedTuple):
     classes: tuple[str, ...] | None
     """Where they are known without a look at every sample."""
     labels: tuple[str, ...] | None
+    sha256: str = ""
+    """Of the contents, where it is known without reading them."""
 
 
 _LICENCE = "the user's"
@@ -95,10 +97,10 @@ def _part(
     numbers, where = numbered(known), Path(spec)
     said: Iterable[str] = ()
     if task == "classification":
-        said = held.labels or [held.read(i).labels[0] for i in range(len(held.names))]
+        said = held.labels or [class_of(held.read(i)) for i in range(len(held.names))]
     labels = tuple(number_of(numbers, each, where) for each in said)
     target = partial(_target, held.read, numbers, where) if task == "detection" else None
-    return Part(origin, task, known, held.names, held.read, labels, target)
+    return Part(origin, task, known, held.names, held.read, labels, target, sha256=held.sha256)
 
 
 def _opened(spec: str, task: Task, size: int, origin: Origin) -> _Read:
@@ -109,7 +111,7 @@ def _opened(spec: str, task: Task, size: int, origin: Origin) -> _Read:
             return _Read(names_of(spec), lambda i: render(span[i], size), None, None)
         case "shards":
             shards = ShardSet(rest)
-            return _Read(names_of(spec), shards.__getitem__, None, None)
+            return _Read(names_of(spec), shards.__getitem__, None, None, shards.sha256)
         case "captions":
             raise BadInput(f"{spec} given, which has captions; a data spec of {task} is needed")
         case _:

@@ -51,6 +51,7 @@ class Part:
         labels: number of the class of each image; () where images have none as a whole.
         target: what judges boxes, by number.
         told: what is odd about it, a line each.
+        sha256: of what is in the files, where it is known without reading them.
     """
 
     origin: Origin
@@ -61,6 +62,7 @@ class Part:
     labels: tuple[int, ...] = ()
     target: Callable[[int], Target] | None = None
     told: tuple[str, ...] = ()
+    sha256: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
