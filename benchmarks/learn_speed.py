@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from roadworthy.core.memory import keep_freed_memory
 from roadworthy.learn.backbones import Backbone, backbone
 from roadworthy.learn.batches import Source, Task
 from roadworthy.learn.expert import Headed
@@ -63,6 +64,7 @@ def clock(call: Callable[[], None]) -> float:
 
 def main() -> None:
     torch.set_num_threads(given.threads)
+    keep_freed_memory()  # as the loop does: for all arms alike
     plan = Plan(steps=given.steps, batch=given.batch)
     images = torch.randn(given.batch, 3, given.size, given.size, device=given.device)
     images = images.contiguous(memory_format=torch.channels_last)

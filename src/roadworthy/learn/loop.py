@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from roadworthy.core.memory import keep_freed_memory
 from roadworthy.core.sources import reason
 from roadworthy.errors import BadInput, RoadworthyError
 from roadworthy.learn.batches import Augmentation, Batch, Source, draw_views, see
@@ -117,6 +118,7 @@ def train(
         RoadworthyError: the loss is no number; its batch is in ``out/bad_batch.pt``.
         BadInput: `out` holds the state of another run.
     """
+    keep_freed_memory()
     machine = machine or Machine()
     _check(feeds, plan, machine.world)
     fabric = machine.fabric()
@@ -295,7 +297,8 @@ def _adamw(model: nn.Module, plan: Plan) -> torch.optim.AdamW:
         {"params": [p for p in learned if p.ndim > 1], "weight_decay": plan.decay},
         {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=plan.rate)
+    filled = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(filled, lr=plan.rate, fused=True)
 
 
 def _near(feeds: Sequence[Feed], device: torch.device) -> list[Feed]:
