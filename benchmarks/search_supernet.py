@@ -1,6 +1,6 @@
 """Does evolution find better networks than chance, at the same number of looks and the same budget?
 
-One supernet around MN-XS learns CIFAR-10 (32 pixels, the train part of DATA). Then, for each seed,
+For each seed a supernet around MN-XS learns CIFAR-10 (32 pixels, the train part of DATA), and in it
 evolution and random search judge equally many networks that multiply no more than MN-XS does, by
 the supernet's accuracy on images held out of the train part. Test images judge only what each found
 best: with the supernet's weights, and trained from scratch for --scratch steps.
@@ -12,11 +12,11 @@ Intervals are Student's, 95 %, over the seeds' differences. The same call goes o
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from roadworthy.learn.machine import Machine
 from roadworthy.learn.plan import Plan
 from roadworthy.learn.search import Evolution, Goal, Method, Random, Score, Trial, best, search
 from roadworthy.learn.sources import source
-from roadworthy.learn.space import Space, around, cost_of
+from roadworthy.learn.space import around, cost_of
 from roadworthy.learn.supernet import Judge, learn_supernet
 from roadworthy.learn.tasks import judge_head
 
@@ -51,72 +51,73 @@ def from_scratch(network: MetaNetConfig, learned: Source, test: Source, out: Pat
     return judge_head(learner.backbone, learner.heads[0], test).value
 
 
-def found(space: Space, budget: int, judge: Score) -> dict[str, list[Trial]]:
-    """The best of each seed, by method."""
-    goal = Goal(budget, given.evaluations, SIZE, CLASSES)
-    winners: dict[str, list[Trial]] = {name: [] for name in METHODS}
-    for seed in range(given.seeds):
-        for name, method in METHODS.items():
-            journal = given.out / f"{name}-{seed}.jsonl"
-            winners[name] += best(search(space, goal, judge, method, seed, journal))
-    return winners
+class Found(NamedTuple):
+    """What a method found in one seed's supernet, and what it is worth on test images."""
+
+    trial: Trial
+    test: float
+    alone: float
+    """Trained from scratch; not a number where nothing was."""
 
 
-def table(title: str, rows: dict[str, list[float]]) -> None:
+def searched(seed: int, learned: Source, held: Source, test: Source) -> dict[str, Found]:
+    """Both searches in a supernet of the seed's own."""
+    space = around(POINTS["mn_xs"])
+    start = space.own(POINTS["mn_xs"])
+    goal = Goal(cost_of(start, SIZE, CLASSES).macs, given.evaluations, SIZE, CLASSES)
+    plan = Plan(steps=given.steps, batch=given.batch, rate=given.rate, seed=seed)
+    room = given.out / f"seed-{seed}"
+    supernet, _ = learn_supernet(space, learned, plan, room / "supernet", Machine("cpu"))
+    supernet.eval()
+    calibration = part(learned, range(given.calibration))
+    judge = cast("Score", cache(Judge(supernet, calibration, held)))
+    final = Judge(supernet, calibration, test)
+    rows: dict[str, Found] = {}
+    for name, method in METHODS.items():
+        (trial,) = best(search(space, goal, judge, method, seed, room / f"{name}.jsonl"))
+        alone = float("nan")
+        if given.scratch:
+            alone = from_scratch(trial.network, learned, test, room / f"alone-{name}")
+        rows[name] = Found(trial, final(trial.network), alone)
+    print(
+        f"seed {seed}: {space.count:.2g} networks of at most {goal.budget} multiply-accumulates; "
+        f"MN-XS itself held-out {judge(start):.4f}, test {final(start):.4f}"
+    )
+    for name, row in rows.items():
+        stages = row.trial.network.stages
+        print(
+            f"{name}:", *(f"{s.op}x{s.repeats}:{s.channels}:{s.down}" for s in stages), flush=True
+        )
+    return rows
+
+
+def table(rows: Mapping[str, Sequence[float]], title: str) -> None:
     print(f"\n| {title} | " + " | ".join(f"seed {n}" for n in range(given.seeds)) + " | mean |")
     print("|---" * (given.seeds + 2) + "|")
     for name, values in rows.items():
         cells = " | ".join(f"{each:.4f}" for each in values)
         print(f"| {name} | {cells} | {np.mean(values):.4f} |")
-    differences = [e - r for e, r in zip(rows["evolution"], rows["random"], strict=True)]
-    print(f"evolution - random: {signed(differences)}", flush=True)
+    pairs = zip(rows["evolution"], rows["random"], strict=True)
+    print(f"evolution - random: {signed([e - r for e, r in pairs])}", flush=True)
 
 
 def main() -> None:
     torch.set_num_threads(given.threads)
-    began = time.perf_counter()
+    began = time.process_time()
     whole = source(f"npz:{given.data / 'train.npz'}", "classification", SIZE)
     test = source(f"npz:{given.data / 'test.npz'}", "classification", SIZE, whole.classes)
     order = np.random.default_rng(0).permutation(len(whole)).tolist()
     held, learned = part(whole, order[: given.held]), part(whole, order[given.held :])
-    calibration = part(whole, order[given.held : given.held + given.calibration])
-    space = around(POINTS["mn_xs"])
-    start = space.own(POINTS["mn_xs"])
-    budget = cost_of(start, SIZE, CLASSES).macs
-    plan = Plan(steps=given.steps, batch=given.batch, rate=given.rate)
-    supernet, _ = learn_supernet(space, learned, plan, given.out / "supernet", Machine("cpu"))
-    print(
-        f"{len(learned)} images learned, {len(held)} held out, {len(test)} test; "
-        f"{given.steps} steps;"
-    )
-    print(
-        f"space of {space.count:.2g} networks; at most {budget} multiply-accumulates;", flush=True
-    )
-    judge = cast("Score", cache(Judge(supernet.eval(), calibration, held)))
-    winners = found(space, budget, judge)
-    final = Judge(supernet, calibration, test)
-    print(f"MN-XS itself: held-out {judge(start):.4f}, test {final(start):.4f}")
-    table("held-out", {name: [each.score for each in w] for name, w in winners.items()})
-    table("test", {n: [final(each.network) for each in w] for n, w in winners.items()})
-    table(
-        "million multiply-accumulates", {n: [e.macs / 1e6 for e in w] for n, w in winners.items()}
-    )
+    print(f"{len(learned)} images learned, {len(held)} held out, {len(test)} test", flush=True)
+    seeds = [searched(seed, learned, held, test) for seed in range(given.seeds)]
+    by_name = {name: [each[name] for each in seeds] for name in METHODS}
+    table({name: [e.trial.score for e in own] for name, own in by_name.items()}, "held-out")
+    table({name: [e.test for e in own] for name, own in by_name.items()}, "test")
     if given.scratch:
-        base = from_scratch(start, learned, test, given.out / "scratch-mn_xs")
-        print(f"\nMN-XS itself from scratch, {given.scratch} steps: test {base:.4f}", flush=True)
-        rows: dict[str, list[float]] = {name: [] for name in METHODS}
-        for seed in range(given.seeds):
-            for name in METHODS:
-                room = given.out / f"scratch-{name}-{seed}"
-                rows[name].append(from_scratch(winners[name][seed].network, learned, test, room))
-        table("test, from scratch", rows)
-    for name, trials in winners.items():
-        for seed, trial in enumerate(trials):
-            print(
-                f"{name} {seed}:",
-                *(f"{s.op}x{s.repeats}:{s.channels}:{s.down}" for s in trial.network.stages),
-            )
-    print(f"{time.perf_counter() - began:.0f} s")
+        table({name: [e.alone for e in own] for name, own in by_name.items()}, "alone, test")
+    costs = {name: [e.trial.macs / 1e6 for e in own] for name, own in by_name.items()}
+    table(costs, "million multiply-accumulates")
+    print(f"{time.process_time() - began:.0f} s of CPU")
 
 
 def arguments() -> argparse.Namespace:
