@@ -5,8 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from roadworthy.core.predict import resolve_device
 from roadworthy.core.runs import RunRecord, output_room
 from roadworthy.learn.adapt.adapted import write_opener
 from roadworthy.learn.adapt.fit import Adapted, adapt
@@ -40,7 +42,7 @@ def adapt_to_dir(request: AdaptRequest) -> RunRecord:
             request.machine,
             request.out / "features",
         )
-        judged = _judged(adapted, sets.test)
+        judged = _judged(adapted, sets.test, resolve_device(request.machine.device))
         told = {**_told(request, adapted), **sets.row()}
         _write(request, sets.labelled, adapted, judged, told)
         spec = write_opener(request.out)
@@ -60,10 +62,12 @@ def adapt_to_dir(request: AdaptRequest) -> RunRecord:
     return record
 
 
-def _judged(adapted: Adapted, test: Source | None) -> list[dict[str, Any]]:
+def _judged(adapted: Adapted, test: Source | None, device: torch.device) -> list[dict[str, Any]]:
     if test is None:
         return []
-    verdict = judge_head(adapted.body, adapted.head, test)
+    verdict = judge_head(adapted.body, adapted.head, test, device)
+    for each in (adapted.body, adapted.head):
+        each.cpu()
     return [{"task": test.task, "judged_on": test.name, **asdict(verdict)}]
 
 

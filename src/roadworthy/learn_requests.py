@@ -10,7 +10,7 @@ from roadworthy.learn.adapt.protocols import Protocol
 from roadworthy.learn.gvb.terms import Terms
 from roadworthy.learn.machine import Machine
 from roadworthy.learn.plan import Plan
-from roadworthy.requests import LearnTask, Workers, at_least_one, one_of
+from roadworthy.requests import Device, LearnTask, Workers, at_least_one, one_of
 
 StageVerb = Literal["amateur", "expert", "generalist", "distill"]
 Contrast = Literal["declip", "siglip"]
@@ -101,6 +101,7 @@ class ProbeRequest:
     size: int = 64
     fraction: float = 1.0
     seed: int = 0
+    device: Device = "auto"
     out: Path | None = None
 
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 
+from roadworthy.core.predict import resolve_device
 from roadworthy.core.runs import RunRecord, output_room
 from roadworthy.errors import BadInput
 from roadworthy.learn.amateur import DeCLIP, SigLIP, learn_amateur
@@ -159,10 +160,11 @@ def _probe(request: ProbeRequest) -> RunRecord:
     learned = source(spec, cast(Task, task), request.size)
     judged = source(shown, cast(Task, tested), request.size, learned.classes)
     part = part_of(learned, request.fraction, request.seed)
+    device = resolve_device(request.device)
     found: list[dict[str, Any]] = []
     for model in request.models:
         torch.manual_seed(request.seed)  # of weights that are drawn
-        probed = linear_probe(backbone(model), part, judged, request.seed)
+        probed = linear_probe(backbone(model), part, judged, request.seed, device=device)
         found.append({"model": model, **probed.row()})
     return RunRecord(
         command="learn probe",

@@ -250,6 +250,7 @@ def probe_request(given: argparse.Namespace) -> ProbeRequest:
         size=given.size,
         fraction=given.fraction,
         seed=given.seed,
+        device=given.device,
         out=given.out,
     )
 

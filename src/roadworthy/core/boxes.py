@@ -30,7 +30,8 @@ from roadworthy.errors import BadInput, BadModel
 
 Head = Literal["fastestdet", "xyxy-score-class", "xyxy-shares", "torchvision"]
 MOST = 100
-"""Boxes that an image is answered with, the best ones; COCO counts no more of a class."""
+"""Boxes that an image is answered with, the best ones, where nothing else is said; COCO counts no
+more of a class."""
 OWN = "as-trained"
 _STRIDE = 16
 _NMS = {"fastestdet": 0.45, "xyxy-shares": 0.5}
@@ -42,16 +43,17 @@ class Finish:
     """What is done to a head's boxes.
 
     There is no choice of thresholding scores before or after NMS: only stronger boxes remove
-    weaker ones, so both give the same boxes. Cutting to the best `MOST` before NMS does not.
+    weaker ones, so both give the same boxes. Cutting to the best `most` before NMS does not.
 
     Args:
         nms: overlap (IoU) above which the weaker box goes; None where the model did that itself.
         agnostic: boxes of other classes are removed too.
-        cut_first: only the best `MOST` boxes reach NMS, instead of the best `MOST` leaving it.
+        cut_first: only the best `most` boxes reach NMS, instead of the best `most` leaving it.
         least: score that a box must exceed.
         offset: pixels of the input taken off x2 and y2, for boxes that count pixels inclusively.
         clipped: boxes end where the image ends.
         whole: corners are rounded to whole pixels of the image.
+        most: boxes that stay.
     """
 
     nms: float | None = None
@@ -61,6 +63,7 @@ class Finish:
     offset: float = 0.0
     clipped: bool = False
     whole: bool = False
+    most: int = MOST
 
 
 _ALWAYS: dict[str, dict[str, Any]] = {
@@ -148,15 +151,19 @@ def class_count(head: Head, outputs: Any) -> int | None:
             return None
 
 
-def candidates(head: Head, outputs: Any) -> list[Float[Tensor, "_ 6"]]:
-    """Boxes of each image, x1 y1 x2 y2 score class, in pixels of the model's input."""
+def candidates(head: Head, outputs: Any, most: int = MOST) -> list[Float[Tensor, "_ 6"]]:
+    """Boxes of each image, x1 y1 x2 y2 score class, in pixels of the model's input.
+
+    Args:
+        most: that will stay, of which heads without NMS give ten times as many.
+    """
     match head:
         case "fastestdet":
             return list(_fastestdet(outputs))
         case "xyxy-score-class":
             return list(outputs)
         case "xyxy-shares":
-            return list(_shares(outputs))
+            return list(_shares(outputs, most))
         case "torchvision":
             return [_columns(each) for each in outputs]
         case _:
@@ -175,10 +182,10 @@ def _fastestdet(outputs: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b _ 6"]:
     return torch.cat([corners, rest], 1).flatten(2).transpose(1, 2)
 
 
-def _shares(outputs: Float[Tensor, "b n _"]) -> Float[Tensor, "b m 6"]:
+def _shares(outputs: Float[Tensor, "b n _"], most: int) -> Float[Tensor, "b m 6"]:
     """A box for each of the best shares: a location may answer several classes."""
     corners, shares = outputs[..., :4], outputs[..., 4:]
-    best, at = shares.flatten(1).topk(min(10 * MOST, shares[0].numel()))
+    best, at = shares.flatten(1).topk(min(10 * most, shares[0].numel()))
     rows, classes = at // shares.shape[2], at % shares.shape[2]
     picked = corners.gather(1, rows[..., None].expand(-1, -1, 4))
     return torch.cat([picked, torch.stack([best, classes.to(best)], 2)], 2)
@@ -213,12 +220,12 @@ def chosen(boxes: Float[Tensor, "_ 6"], finish: Finish) -> Int[Tensor, " _"]:
     order = torch.nonzero(boxes[:, 4] > finish.least).flatten()
     order = order[boxes[order, 4].argsort(descending=True, stable=True)]
     if finish.nms is not None:
-        order = order[:MOST] if finish.cut_first else order
+        order = order[: finish.most] if finish.cut_first else order
         left = boxes[order]
         groups = torch.zeros(len(left)) if finish.agnostic else left[:, 5]
         corners = left[:, :4] - finish.offset * torch.tensor([0.0, 0.0, 1.0, 1.0])
         order = order[batched_nms(corners, left[:, 4], groups, finish.nms)]
-    return order[:MOST]
+    return order[: finish.most]
 
 
 def settled(

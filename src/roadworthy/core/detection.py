@@ -1,6 +1,7 @@
 """Object detection as a task: COCO's average precision of boxes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +36,7 @@ class Detection:
         head: of the model.
         most_truths: that an image has.
         metric: ``map50`` counts overlaps from .5 on, ``map`` averages over .5 to .95.
+        most: boxes that an image is answered with; `evidence` counts no more than `MOST`.
 
     >>> task = Detection("xyxy-score-class")
     >>> answer, truth = np.array([[0, 0, 9, 9, 0.8, 2.0]]), np.array([[0, 0, 9, 9, 0, 2.0]])
@@ -45,18 +47,23 @@ class Detection:
     points = 100.0
 
     def __init__(
-        self, head: Head, most_truths: int = MOST, metric: Literal["map50", "map"] = "map50"
+        self,
+        head: Head,
+        most_truths: int = MOST,
+        metric: Literal["map50", "map"] = "map50",
+        most: int = MOST,
     ) -> None:
         self.head: Head = head
         self.metric: str = metric
         self.posts: tuple[str, ...] = tuple(finishes(head))[1:]
+        self._most = most
         self._slots = max(MOST, most_truths)
         self._levels = range(precision.BITS if metric == "map" else 1)
 
     def answers(self, outputs: Any, places: Sequence[Placement], post: str) -> list[Answer]:
         """Boxes of each image; BadInput where `post` is not known."""
-        finish = finish_of(self.head, post)
-        pairs = zip(candidates(self.head, outputs), places, strict=True)
+        finish = replace(finish_of(self.head, post), most=self._most)
+        pairs = zip(candidates(self.head, outputs, self._most), places, strict=True)
         return [finished(boxes, finish, place) for boxes, place in pairs]
 
     def evidence(self, answers: Sequence[Answer], truths: Sequence[Answer]) -> Evidence:

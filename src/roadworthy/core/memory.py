@@ -17,5 +17,6 @@ def keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 2**30) or mallopt(_M_MMAP_THRESHOLD, 2**25)  # the old most
+        if not mallopt(_M_MMAP_THRESHOLD, 2**30):
+            mallopt(_M_MMAP_THRESHOLD, 2**25)  # the most that older versions take
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

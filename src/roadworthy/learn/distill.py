@@ -48,6 +48,7 @@ def distill(teacher: str, student: str, sources: Sequence[Source], job: Job) -> 
     """
     if not sources:
         raise BadInput("no source given; distillation needs the images of at least one")
+    torch.manual_seed(job.plan.seed)  # of a student that is drawn
     above = reopened(Path(teacher)) if is_stage(teacher) else Headed(backbone(teacher), ())
     below = reopened(Path(student)) if is_stage(student) else Headed(backbone(student), ())
     if isinstance(below.backbone, Generalist):

@@ -50,6 +50,9 @@ class Machine:
                 "lightning-fabric is not installed; pip install 'roadworthy[train]'"
             ) from error
 
+        from roadworthy.core.predict import resolve_device
+
+        resolve_device(self.device)  # one line where there is no GPU
         here = int(os.environ.get("LOCAL_WORLD_SIZE", self.world))
         fabric = Fabric(
             accelerator=self.device,

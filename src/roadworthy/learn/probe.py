@@ -31,7 +31,8 @@ from roadworthy.learn.tasks import BATCH, Maps, judge_head, read, whole_batches
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _ROWS = 60_000
-"""Rows that a head is fitted to, drawn where there are more."""
+"""Cells that a head is fitted to, drawn where there are more."""
+CPU = torch.device("cpu")
 _LEAST_METRES = 0.1
 
 
@@ -92,9 +93,17 @@ def beside(maps: Maps) -> Float[Tensor, "b d h w"]:
 
 
 def linear_probe(
-    backbone: Backbone, train: Source, test: Source, seed: int = 0, cache: Path | None = None
+    backbone: Backbone,
+    train: Source,
+    test: Source,
+    seed: int = 0,
+    cache: Path | None = None,
+    device: torch.device = CPU,
 ) -> Probed:
     """Fit a linear head to `train` on frozen features, and judge it on `test`.
+
+    Args:
+        device: where images are encoded.
 
     Raises:
         BadInput: a task without a linear head, or sets of differing tasks or classes.
@@ -105,8 +114,8 @@ def linear_probe(
             f"trained on {train.task} of {', '.join(train.classes)} and judged on {test.task} of "
             f"{', '.join(test.classes)}; one task and the same classes are needed"
         )
-    fitted = fit_linear(backbone, train, seed, cache)
-    return Probed(judge_head(backbone, fitted.head, test), fitted.penalty, len(train))
+    fitted = fit_linear(backbone, train, seed, cache, device)
+    return Probed(judge_head(backbone, fitted.head, test, device), fitted.penalty, len(train))
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,12 +128,17 @@ class Fitted:
 
 
 def fit_linear(
-    backbone: Backbone, train: Source, seed: int = 0, cache: Path | None = None
+    backbone: Backbone,
+    train: Source,
+    seed: int = 0,
+    cache: Path | None = None,
+    device: torch.device = CPU,
 ) -> Fitted:
     """A linear head on frozen features; fails as `linear_probe` does.
 
     Args:
         cache: folder in which features are kept, for the same images and weights.
+        device: where images are encoded.
     """
     if train.task == "detection":
         raise BadInput(
@@ -135,7 +149,7 @@ def fit_linear(
     check_size(backbone, train.content.side)
     backbone.eval()
     generator = torch.Generator().manual_seed(seed)
-    x, y, image = kept_rows(backbone, train, generator, cache)
+    x, y, image = kept_rows(backbone, train, generator, cache, device)
     x, mean, size = _standard(x)
     held = torch.rand(len(train), generator=generator).argsort().argsort()[image] < _held(train)
     learned = ~held
@@ -182,12 +196,16 @@ def _drawn(numbers: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np
 
 
 def kept_rows(
-    backbone: Backbone, source: Source, generator: torch.Generator, cache: Path | None
+    backbone: Backbone,
+    source: Source,
+    generator: torch.Generator,
+    cache: Path | None,
+    device: torch.device = CPU,
 ) -> tuple[Float[Tensor, "n d"], Shaped[Tensor, " n"], Int[Tensor, " n"]]:
     """`rows_of`, out of `cache` where they are there; `generator` goes on all the same."""
 
     def made() -> dict[str, Tensor]:
-        x, y, image = rows_of(backbone, source, generator)
+        x, y, image = rows_of(backbone, source, generator, device)
         return {"x": x, "y": y, "image": image, "after": generator.get_state()}
 
     if cache is None:
@@ -200,21 +218,26 @@ def kept_rows(
 
 
 def rows_of(
-    backbone: Backbone, source: Source, generator: torch.Generator
+    backbone: Backbone, source: Source, generator: torch.Generator, device: torch.device = CPU
 ) -> tuple[Float[Tensor, "n d"], Shaped[Tensor, " n"], Int[Tensor, " n"]]:
-    """Features and what is to be said of them, of images or of cells, and whose they are."""
-    share = min(1.0, _ROWS / len(source) / _cells(source))
+    """Features and what is to be said of them, of images or of cells, and whose they are.
+
+    All images, but no more than some `_ROWS` cells. Encoded by `device`, held by the CPU.
+    """
+    share = min(1.0, _ROWS / len(source) / cells) if (cells := _cells(source)) > 1 else 1.0
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     start = 0
-    batches = whole_batches(source, torch.device("cpu"))
+    batches = whole_batches(source, device)
+    backbone.to(device)
     with torch.no_grad():
         for batch in track(batches, "encoding", -(-len(source) // BATCH)):
-            x = _rows(read(backbone, source.task, batch.images))
-            y = _wanted(source, batch)
+            x = _rows(read(backbone, source.task, batch.images)).cpu()
+            y = _wanted(source, batch).cpu()
             kept = _told(source, y) & (torch.rand(len(y), generator=generator) < share)
-            image = start + torch.arange(len(batch)).repeat_interleave(_cells(source))
+            image = start + torch.arange(len(batch)).repeat_interleave(cells)
             start += len(batch)
             parts.append((x[kept], y[kept], image[kept]))
+    backbone.to(CPU)
     features, wanted, images = (torch.cat(each) for each in zip(*parts, strict=True))
     return features, wanted, images
 

@@ -107,9 +107,15 @@ def _there(said: Tensor | None) -> Tensor:
 def judge_head(
     backbone: Backbone, head: nn.Module, source: Source, device: torch.device | None = None
 ) -> Verdict:
-    """The metric of a backbone and a head on held-out images, seen whole."""
-    batches = whole_batches(source, device or torch.device("cpu"))
-    backbone.eval()
+    """The metric of a backbone and a head on held-out images, seen whole.
+
+    Args:
+        device: where that is computed and both are afterwards; the CPU, if nothing is said.
+    """
+    device = device or torch.device("cpu")
+    batches = whole_batches(source, device)
+    backbone.to(device).eval()
+    head.to(device)
     with torch.no_grad():
         pairs = ((batch, read(backbone, source.task, batch.images)) for batch in batches)
         return judge_maps(head, source, pairs)
@@ -156,7 +162,7 @@ def _judged(source: Source, side: int) -> Judged:
         case "classification":
             return Classification()
         case "detection":
-            return Detection("torchvision")
+            return Detection("torchvision", _there(source.content.boxes).shape[1])
         case "segmentation":
             return Segmentation(len(source.classes), (side, side))
         case "depth":

@@ -190,7 +190,7 @@ def command_line(tree: Tree) -> str:
         "--fraction": config.text("fraction") if verb == PROBE else None,
         "--size": str(size) if size else None,
         "--seed": tree.text("seed"),
-        "--device": unless(config.text("machine.device"), "auto"),
+        "--device": unless(config.text("machine.device") or config.text("device"), "auto"),
         "--out": config.text("out"),
     }
     return " ".join([*typed, *(f"{name} {quote(each)}" for name, each in rest.items() if each)])

@@ -8,6 +8,7 @@ from typing import assert_never
 import torch
 from torch import Tensor, nn
 
+from roadworthy.core.predict import resolve_device
 from roadworthy.core.progress import track
 from roadworthy.errors import BadData, BadInput, RoadworthyError
 from roadworthy.learn.adapt import low_rank
@@ -82,18 +83,20 @@ def adapt(
     if len(labelled) < LEAST:
         raise BadData(f"{len(labelled)} labelled images given; {LEAST} or more are needed")
     check_said(labelled, "labelled", "learn from")
+    machine = machine or Machine()
+    device = resolve_device(machine.device)
     torch.manual_seed(seed)  # of weights that are drawn
     match protocol:
         case Neighbours():
             body = backbone_for(begin, labelled.content.side)
-            return _voting(body, labelled, protocol, seed, cache)
+            return _voting(body, labelled, protocol, seed, cache, device)
         case Linear():
             body = backbone(begin)
-            found = fit_linear(body, labelled, seed, cache)
+            found = fit_linear(body, labelled, seed, cache, device)
             losses: Mapping[float, float | None] = {**found.losses}
             return Adapted(body, found.head, found.penalty, losses)
         case Frozen() | LowRank() | Full() | Staged():
-            return _descended(begin, labelled, protocol, out, seed, machine or Machine())
+            return _descended(begin, labelled, protocol, out, seed, machine)
         case _:
             assert_never(protocol)
 
@@ -120,13 +123,18 @@ def apart(labelled: Source, seed: int) -> tuple[Source, Source]:
 
 
 def _voting(
-    body: Backbone, labelled: Source, protocol: Neighbours, seed: int, cache: Path | None
+    body: Backbone,
+    labelled: Source,
+    protocol: Neighbours,
+    seed: int,
+    cache: Path | None,
+    device: torch.device,
 ) -> Adapted:
     if labelled.task != "classification":
         raise BadInput(f"neighbours of {labelled.task} given; they vote on classification only")
     body.eval()
     generator = torch.Generator().manual_seed(seed)
-    known, labels, _ = kept_rows(body, labelled, generator, cache)
+    known, labels, _ = kept_rows(body, labelled, generator, cache, device)
     order = torch.randperm(len(known), generator=generator)
     judging = max(1, round(HELD * len(order)))
     held, rest = order[:judging], order[judging:]
@@ -192,7 +200,8 @@ def _descended(
                 verdicts[rate] = None  # its loss was no number
                 continue
             spent = spent.plus(**vars(cost))
-            verdicts[rate] = judge_head(learner.backbone, learner.heads[0], held)
+            device = resolve_device(machine.device)
+            verdicts[rate] = judge_head(learner.backbone, learner.heads[0], held, device)
         plan = replace(plan, rate=_best(verdicts))
     learner, cost = _run(begin, labelled, protocol, plan, out / "all", machine)
     values = {rate: None if found is None else found.value for rate, found in verdicts.items()}

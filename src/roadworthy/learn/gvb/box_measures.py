@@ -21,7 +21,6 @@ _LEAST = 0.5
 FALSE_PER_IMAGE = np.array([0.01, 0.0178, 0.0316, 0.0562, 0.1, 0.1778, 0.3162, 0.5623, 1.0])
 """Nine rates, evenly spaced in their logarithm, at which the miss rate is read off."""
 _TALLER = 1.25
-_MOST = 1000
 
 
 @dataclass(frozen=True)
@@ -210,7 +209,7 @@ def miss_rate(answers: Sequence[Answer], targets: Sequence[Target], setting: str
     found: list[tuple[float, bool]] = []
     wanted = 0
     for answer, target in zip(answers, targets, strict=True):
-        best = _best_first(answer)[:_MOST]
+        best = _best_first(answer)
         mine = best[best[:, 3] - best[:, 1] >= lowest]
         ignored = target.ignored[setting]
         wanted += int((~ignored).sum())

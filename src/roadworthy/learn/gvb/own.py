@@ -1,13 +1,14 @@
 """A user's own data as an entry of the benchmark."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, assert_never
 
 import numpy as np
 
-from roadworthy.core.data import load_data
+from roadworthy.core.boxes_data import Rows
+from roadworthy.core.data import Dataset, load_data
 from roadworthy.errors import BadData, BadInput
 from roadworthy.learn.batches import Task
 from roadworthy.learn.gvb.box_measures import VocAP
@@ -32,6 +33,8 @@ class _Read(NamedTuple):
     classes: tuple[str, ...] | None
     """Where they are known without a look at every sample."""
     labels: tuple[str, ...] | None
+    boxes: Callable[[int], Rows] | None = None
+    """Where difficult objects and crowds are known, too: x1 y1 x2 y2 crowd class."""
     sha256: str = ""
     """Of the contents, where it is known without reading them."""
 
@@ -99,7 +102,7 @@ def _part(
     if task == "classification":
         said = held.labels or [class_of(held.read(i)) for i in range(len(held.names))]
     labels = tuple(number_of(numbers, each, where) for each in said)
-    target = partial(_target, held.read, numbers, where) if task == "detection" else None
+    target = partial(_target, held, numbers, where) if task == "detection" else None
     return Part(origin, task, known, held.names, held.read, labels, target, sha256=held.sha256)
 
 
@@ -111,7 +114,7 @@ def _opened(spec: str, task: Task, size: int, origin: Origin) -> _Read:
             return _Read(names_of(spec), lambda i: render(span[i], size), None, None)
         case "shards":
             shards = ShardSet(rest)
-            return _Read(names_of(spec), shards.__getitem__, None, None, shards.sha256)
+            return _Read(names_of(spec), shards.__getitem__, None, None, sha256=shards.sha256)
         case "captions":
             raise BadInput(f"{spec} given, which has captions; a data spec of {task} is needed")
         case _:
@@ -126,16 +129,26 @@ def _opened(spec: str, task: Task, size: int, origin: Origin) -> _Read:
             if task == "classification" and len(labels) < len(names):
                 lost = [k.partition(" ")[0] for k, i in zip(names, ids, strict=True) if i is None]
                 raise BadData(f"{spec}: {few(lost)} without a class; one for each image is needed")
-            return _Read(
-                names, lambda i: sample_of(data, i, origin), data.classes or None, labels or None
-            )
+            read = partial(sample_of, data, origin=origin)
+            boxes = partial(_truth, data) if task == "detection" else None
+            return _Read(names, read, data.classes or None, labels or None, boxes)
 
 
-def _target(
-    read: Callable[[int], Sample], numbers: dict[str, int], where: Path, number: int
-) -> Target:
-    sample = read(number)
-    boxes = np.zeros((0, 4)) if sample.boxes is None else np.asarray(sample.boxes, np.float64)
-    labels: Sequence[int] = [number_of(numbers, each, where) for each in sample.box_labels]
-    nothing = np.zeros(len(boxes), np.bool_)
-    return Target(boxes, np.array(labels, np.int64), {ALL: nothing})
+def _truth(data: Dataset, number: int) -> Rows:
+    rows = data.truth(number)
+    assert rows is not None, "checked before"
+    return rows[(rows[:, 2:4] > rows[:, :2]).all(1)]
+
+
+def _target(held: _Read, numbers: dict[str, int], where: Path, number: int) -> Target:
+    if held.boxes is None:
+        sample = held.read(number)
+        boxes = np.zeros((0, 4)) if sample.boxes is None else np.asarray(sample.boxes, np.float64)
+        labels, crowds = sample.box_labels, np.zeros(len(boxes), np.bool_)
+    else:
+        rows = held.boxes(number)
+        boxes, crowds = rows[:, :4], rows[:, 4] > 0
+        names = held.classes or ()
+        labels = tuple(names[int(each)] for each in rows[:, 5])
+    ids = np.array([number_of(numbers, each, where) for each in labels], np.int64)
+    return Target(boxes, ids, {ALL: crowds})

@@ -31,6 +31,9 @@ from roadworthy.learn.holding import check_annotated, check_ids, squashed
 from roadworthy.learn.sample import Sample
 from roadworthy.learn.tasks import BATCH
 
+_MOST = 1000
+"""Boxes that judge a detector on an image: CityPersons' limit; WIDER FACE has none."""
+
 
 @dataclass(frozen=True, eq=False)
 class Shown:
@@ -128,7 +131,7 @@ def _answering(task: Task, classes: int, size: int) -> Answering:
         case "classification":
             return Classification()
         case "detection":
-            return Detection("xyxy-shares")
+            return Detection("xyxy-shares", most=_MOST)
         case "segmentation":
             return Segmentation(classes, (size, size))
         case "depth":
