@@ -213,6 +213,16 @@ def test_a_distilled_stage_is_one_ordinary_backbone(
     assert row["loss"] == pytest.approx(row["features"] + row["answers"] + row["labels"], rel=1e-5)
 
 
+def test_a_student_that_is_drawn_is_the_seeds(
+    done: Path, sources: list[Source], tmp_path: Path
+) -> None:
+    job = Job(tmp_path / "out", Plan(steps=1, batch=4), CPU)
+    torch.manual_seed(1)
+    first = distill(str(done), XS, sources[:1], job)
+    torch.manual_seed(2)  # another process; the same command goes on
+    assert distill(str(done), XS, sources[:1], job)["files"] == first["files"]
+
+
 def test_what_cannot_be_distilled_is_told(
     done: Path, sources: list[Source], tmp_path: Path
 ) -> None:

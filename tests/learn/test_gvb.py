@@ -162,6 +162,23 @@ def test_ones_own_classes_are_an_entry(tmp_path: Path) -> None:
         own("depth", "captions:a@b", specs[0])
 
 
+def test_ones_own_difficult_objects_are_neither_right_nor_wrong(tmp_path: Path) -> None:
+    entry = "<object><name>dot</name><difficult>{}</difficult><bndbox><xmin>{}</xmin><ymin>1</ymin>"
+    end = "<xmax>{}</xmax><ymax>20</ymax></bndbox></object>"
+    held = "".join((entry + end).format(n, 1 + 30 * n, 20 + 30 * n) for n in (0, 1))
+    size = "<size><width>64</width><height>64</height></size>"
+    put(tmp_path / "Annotations/0.xml", f"<annotation>{size}{held}</annotation>".encode())
+    put(tmp_path / "JPEGImages/0.png", png(photo(1)))
+    known = own("detection", f"voc:{tmp_path}", f"voc:{tmp_path}")
+    test = known.open(Path(), "test")
+    assert test.target is not None
+    boxes = test.target(0).boxes
+    assert len(boxes) == 2
+    both = [[*boxes[i], score, 0] for i, score in ((0, 0.8), (1, 0.9))]
+    assert known.metric([np.array(both)], test).value == 1.0
+    assert test[0].box_labels == ("dot",)
+
+
 @pytest.mark.parametrize(
     ("task", "metric"), [("detection", "AP50"), ("segmentation", "mIoU"), ("depth", "RMSE")]
 )

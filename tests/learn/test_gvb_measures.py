@@ -4,11 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from roadworthy.core.images import Placement
 from roadworthy.core.sources import png
 from roadworthy.errors import BadData
 from roadworthy.learn.gvb.box_measures import (
@@ -25,6 +27,7 @@ from roadworthy.learn.gvb.box_measures import (
 from roadworthy.learn.gvb.entries import entry
 from roadworthy.learn.gvb.measures import MeanIoU, MeanPerClass, Rmse, Top1, judged
 from roadworthy.learn.gvb.part import Part, Target
+from roadworthy.learn.gvb.shown import _answering
 from roadworthy.learn.readers import Origin
 from roadworthy.learn.sample import Sample
 
@@ -357,3 +360,11 @@ def test_depth_is_judged_where_the_official_crops_say(
     assert measure([answer], deep(depth)).value == 0
     answer[inside] = 1
     assert measure([answer], deep(depth)).value == pytest.approx(4 / np.sqrt(seen.sum()))
+
+
+def test_a_crowd_of_more_than_a_hundred_is_answered_whole() -> None:
+    corners = torch.arange(150)[:, None] * 4 + torch.tensor([0, 0, 3, 3])
+    said = torch.cat([corners, torch.full((150, 1), 0.5)], 1)[None]
+    place = Placement((1.0, 1.0), (0, 0), (600, 600))
+    (found,) = _answering("detection", 1, 600).answers(said, [place], "as-trained")
+    assert len(found) == 150

@@ -15,6 +15,7 @@ from roadworthy.core.detection import Detection
 from roadworthy.core.tasks import Classification
 from roadworthy.learn import dense_losses as losses
 from roadworthy.learn.backbones import backbone
+from roadworthy.learn.batches import Batch, Source
 from roadworthy.learn.heads import (
     ClassHead,
     DepthHead,
@@ -24,6 +25,7 @@ from roadworthy.learn.heads import (
 )
 from roadworthy.learn.judge import Judged, Verdict, judge
 from roadworthy.learn.scenes import CLASSES, OBJECTS, scenes
+from roadworthy.learn.tasks import judge_head
 
 SIZE = (64, 64)
 CHANNELS = (24, 48, 64, 128)
@@ -206,3 +208,13 @@ def test_eight_scenes_are_learned_by_heart(
         last = verdict(kind, expert.eval()(images))
     assert costs[-1] < falls * costs[0]
     assert last.value >= good if last.points > 0 else last.value <= good
+
+
+def test_a_crowd_of_more_than_a_hundred_is_judged() -> None:
+    boxes = torch.tensor([0.0, 0.0, 8.0, 8.0]).repeat(1, 150, 1)
+    crowd = Batch(
+        torch.zeros(1, 3, 64, 64).byte(), boxes=boxes, box_labels=torch.zeros(1, 150).long()
+    )
+    body = backbone("metanet:mn_xs@random")
+    head = DetectionHead(body.channels, 1)
+    assert judge_head(body, head, Source("crowd", "detection", ("dot",), crowd)).n == 1

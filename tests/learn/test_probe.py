@@ -109,6 +109,16 @@ def test_what_cannot_be_probed_is_told() -> None:
         part_of(few, 0, 0)
 
 
+def test_all_images_are_read_and_cells_no_more_than_are_fitted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("roadworthy.learn.probe._ROWS", 20)
+    body = backbone("metanet:mn_xs@random").eval()
+    assert len(rows_of(body, coloured(40, 0), torch.Generator())[0]) == 40
+    depth = source("scenes:0-2", "depth", 32)
+    assert len(rows_of(body, depth, torch.Generator().manual_seed(0))[0]) < 40
+
+
 def test_features_belong_to_buffers_too_that_no_file_holds() -> None:
     body = nn.Linear(1, 1)
     body.register_buffer("colours", torch.zeros(3), persistent=False)
