@@ -23,7 +23,8 @@ def add_adapt(parser: argparse.ArgumentParser) -> None:
     add("model", metavar="BACKBONE", help=BACKBONE)
     add("--data", required=True, metavar="SPEC", help=f"labelled images: {SPEC}")
     add("--task", required=True, choices=get_args(LearnTask))
-    add("--test", default="", metavar="SPEC", help="what judges; it chooses nothing")
+    help = "what judges; it chooses nothing and adds no class"
+    add("--test", default="", metavar="SPEC", help=help)
     add("--fraction", type=float, default=0.1, metavar="F", help="of --data, by class (0.1)")
     help = "neighbours vote, a linear layer, a head, a head and low-rank changes, all, a head and "
     help += "then all (linear)"

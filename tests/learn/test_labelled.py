@@ -1,22 +1,29 @@
 """What an adaptation is given: a share drawn as the benchmark draws, and what two sets share."""
 
+import io
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from roadworthy.cli import main
 from roadworthy.errors import BadData, BadInput
-from roadworthy.learn.adapt.labelled import occurring, open_sets
+from roadworthy.learn.adapt.labelled import Sets, occurring, open_sets
 from roadworthy.learn.batches import Task
 from roadworthy.learn.gvb.own import own
 from roadworthy.learn.gvb.subsets import draw
+from roadworthy.learn.judge import Verdict
 from roadworthy.learn.sample import Sample
 from roadworthy.learn.shards import write_shards
 from roadworthy.learn.sources import names_of, samples, source
+from roadworthy.learn.tasks import judge_maps, whole_batches
 
 BODY = "metanet:mn_xs@random"
 
@@ -123,7 +130,9 @@ def test_classes_of_one_set_alone_are_told(tmp_path: Path) -> None:
     train = folders(tmp_path / "train", {"cat": [*range(4)], "dog": [*range(10, 14)]})
     test = folders(tmp_path / "test", {"cat": [20], "emu": [30, 31]})
     found = open_sets(train, test, "classification", 32)
-    assert found.labelled.classes == ("cat", "dog", "emu")
+    assert found.labelled.classes == ("cat", "dog")
+    assert found.test is not None
+    assert found.test.classes == ("cat", "dog", "emu")
     assert (found.unlearned, found.untested) == (("emu",), ("dog",))
     assert found.warnings == [
         "no labelled image shows 1 (emu) of the test images' classes; label some, or take the "
@@ -173,3 +182,103 @@ def test_test_images_of_which_nothing_is_said_are_refused(
     with pytest.raises(BadData, match=lacking):
         open_sets(shown, empty, task, 32)
     assert open_sets(shown, shown, task, 32).test is not None
+
+
+def of_class(number: int, name: str, names: tuple[str, ...] = ()) -> Sample:
+    """A photo that is said to show a class, as a whole, in a box, and in its upper half."""
+    content = io.BytesIO()
+    photo(number).save(content, "PNG")
+    mask = np.zeros((32, 32), np.uint8)
+    mask[:16] = names.index(name) if names else int(name)
+    box = np.array([[0.0, 0, 32, 16]])
+    return Sample(
+        content.getvalue(), f"{number}.png", "set",
+        labels=(name,), boxes=box, box_labels=(name,), mask=mask, mask_labels=names,
+    )  # fmt: skip
+
+
+def sets_of(root: Path, labelled: list[Sample], tested: list[Sample], task: Task) -> Sets:
+    for name, each in (("labelled", labelled), ("test", tested)):
+        write_shards(each, str(root / name))
+    return open_sets(f"shards:{root}/labelled", f"shards:{root}/test", task, 32)
+
+
+class Told(nn.Module):
+    """Says what it is given: all of it, or the one map there is."""
+
+    def forward(self, maps: Any) -> Any:
+        return maps[0] if isinstance(maps, list) and len(maps) == 1 else maps
+
+
+def best(sets: Sets, say: Callable[[int], torch.Tensor]) -> Verdict:
+    """Of answers that know no class but the labelled ones: `say` of each test image."""
+    assert sets.test is not None
+    (batch,) = whole_batches(sets.test, torch.device("cpu"))
+    said = [say(i) for i in range(len(batch))]
+    maps = [torch.stack(said)]
+    if batch.boxes is not None:
+        maps = [maps[0][:, None], batch.boxes]
+    return judge_maps(Told(), sets.test, [(batch, maps)])
+
+
+def one(number: int, among: int) -> torch.Tensor:
+    return 40.0 * torch.eye(among)[number] - 20
+
+
+def test_images_of_a_class_that_is_not_learned_count_as_wrong(tmp_path: Path) -> None:
+    names = ("cat", "dog", "emu", "ant")
+    train = [of_class(i, names[i % 2], names) for i in range(4)]
+    tests = [of_class(9 + i, name, names) for i, name in enumerate(("dog", "emu", "ant", "cat"))]
+    whole = sets_of(tmp_path / "whole", train, tests, "classification")
+    assert best(whole, lambda i: one((1, 0, 1, 0)[i], 2)).value == 0.5
+    assert set(whole.unlearned) == {"emu", "ant"}
+    boxes = sets_of(tmp_path / "boxes", train, tests, "detection")
+    assert boxes.labelled.classes == ("cat", "dog")
+    found = best(boxes, lambda i: one((1, 0, 1, 0)[i], 2) - 10 * (i in (1, 2)))
+    assert found.value == pytest.approx(0.5)
+    assert set(boxes.unlearned) == {"emu", "ant"}
+
+
+@pytest.mark.parametrize(
+    ("names", "others", "unlearned"),
+    [
+        (("sky", "cat", "dog"), ("sky", "emu", "dog"), "emu"),
+        (("sky", "cat", "dog"), ("sky", "dog", "emu"), "emu"),
+        (("0", "1", "2"), (), "3"),
+        ((), (), "3"),
+    ],
+)
+def test_masks_of_a_class_that_is_not_learned_count_as_wrong(
+    tmp_path: Path, names: tuple[str, ...], others: tuple[str, ...], unlearned: str
+) -> None:
+    own = names or ("0", "1", "2")
+    train = [of_class(i, own[i % 3], names) for i in range(6)]
+    tests = [of_class(10, own[2], others), of_class(11, unlearned, others)]
+    sets = sets_of(tmp_path, train, tests, "segmentation")
+    assert sets.labelled.classes == own
+    assert sets.unlearned == (unlearned,)
+
+    def said(number: int) -> torch.Tensor:
+        answered = torch.zeros(32, 32, dtype=torch.int64)
+        answered[:16] = 2 if number == 0 else 1
+        return nn.functional.one_hot(answered, 3).permute(2, 0, 1).float()
+
+    # the first and the third are right, the second is answered and not there, the last one missed
+    assert best(sets, said).value == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("task", ["classification", "detection", "segmentation"])
+def test_what_judges_changes_no_model(tmp_path: Path, task: Task) -> None:
+    names = ("sky", "cat", "dog")
+    write_shards([of_class(i, names[i % 3], names) for i in range(9)], str(tmp_path / "a"))
+    others = ("sky", "emu", "ant", "dog")
+    write_shards([of_class(20 + i, others[i], others) for i in range(4)], str(tmp_path / "b"))
+    words = ["--data", f"shards:{tmp_path}/a", "--task", task, "--fraction", "1", "--size", "32"]
+    words += ["--protocol", "frozen", "--steps", "2", "--rates", "0.01", "--device", "cpu"]
+    alone, judged = (tmp_path / each for each in ("alone", "judged"))
+    assert main(["adapt", BODY, *words, "--out", str(alone)]) == 0
+    test = ["--test", f"shards:{tmp_path}/b"]
+    with pytest.warns(UserWarning, match=r"no labelled image shows 2 \((emu, ant|ant, emu)\)"):
+        assert main(["adapt", BODY, *words, *test, "--out", str(judged)]) == 0
+    for name in ("heads.safetensors", "model.safetensors"):
+        assert (alone / name).read_bytes() == (judged / name).read_bytes()

@@ -144,8 +144,9 @@ def _row(sample: Sample, task: Task, size: int, ids: dict[str, int]) -> Row:
             }
         case "segmentation":
             mask = _nearest(sample.mask, size)
-            check_ids(mask, sample, len(ids))
-            return row | {"masks": mask}
+            own = sample.mask_labels
+            check_ids(mask, sample, len(own or ids))
+            return row | {"masks": _by_name(mask, sample, ids) if own else mask}
         case "depth":
             return row | {"depth": _nearest(sample.depth, size)}
 
@@ -163,6 +164,18 @@ def check_ids(mask: NDArray[np.uint8], sample: Sample, classes: int) -> None:
             f"the mask of image {sample.name} has ids beyond its {classes} classes; 0 to "
             f"{classes - 1} and {VOID} are allowed"
         )
+
+
+def _by_name(
+    mask: UInt8[NDArray[np.uint8], "h w"], sample: Sample, ids: dict[str, int]
+) -> UInt8[NDArray[np.uint8], "h w"]:
+    """A mask whose ids are those of `ids`, where the sample may have another order of classes."""
+    if sample.mask_labels == tuple(ids):
+        return mask
+    known = np.full(VOID + 1, VOID, np.uint8)
+    for own in np.unique(mask[mask != VOID]).tolist():
+        known[own] = _id(ids, sample.mask_labels[own], sample)
+    return known[mask]
 
 
 def _collated(rows: Sequence[Row], task: Task) -> Row:

@@ -11,7 +11,7 @@ from roadworthy.learn.batches import NOTHING, Source, Task
 from roadworthy.learn.duplicates import Repeat, repeats
 from roadworthy.learn.gvb.part import few
 from roadworthy.learn.gvb.subsets import stratified
-from roadworthy.learn.holding import hold
+from roadworthy.learn.holding import classes_of, hold
 from roadworthy.learn.sample import Sample
 from roadworthy.learn.sources import classes_with, names_of, samples
 
@@ -25,7 +25,8 @@ class Sets:
 
     Args:
         labelled: a share of the labelled images.
-        test: what judges, by the same classes; None where nothing does.
+        test: what judges, by the same classes and behind them those that it alone shows, which no
+            model of the labelled images answers; None where nothing does.
         repeats: test images that are among the labelled ones too, or nearly.
     """
 
@@ -80,6 +81,8 @@ def open_sets(
 ) -> Sets:
     """A share of the images of `data`, drawn as `gvb.subsets.stratified` says, and all of `test`.
 
+    Classes to be learned are those of `data` alone, so that what judges changes no model.
+
     Args:
         test: spec that judges; "" means that nothing does.
         size: pixels a side.
@@ -89,16 +92,26 @@ def open_sets(
         BadData: as `hold` says, or test images of which nothing is said.
     """
     shown = list(samples(data, size))
-    tested = list(samples(test, size)) if test else []
-    classes = classes_with(data, [*shown, *tested], task)
+    classes = classes_with(data, shown, task)
     part = share(data, shown, task, classes, fraction, seed)
     labelled = hold(part, task, size, classes)
     if not test:
         return Sets(labelled)
-    judging = hold(tested, task, size, classes)
+    tested = list(samples(test, size))
+    judging = hold(tested, task, size, judged_classes(classes, tested, task))
     check_said(judging, "test", "judge by")
     found = repeats(part, track(tested, "looking for test images among the labelled"))
     return Sets(labelled, judging, tuple(found))
+
+
+def judged_classes(
+    learned: Sequence[str], tested: Sequence[Sample], task: Task
+) -> tuple[str, ...]:
+    """The learned classes in their order, and behind them what only test images show."""
+    found = classes_of(tested, task)
+    if task == "segmentation" and not any(each.mask_labels for each in tested):
+        found = found[len(learned) :]  # ids without names are those of the learned classes
+    return tuple(dict.fromkeys([*learned, *found]))
 
 
 def check_said(source: Source, which: str, purpose: str) -> None:
