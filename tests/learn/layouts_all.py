@@ -115,6 +115,7 @@ def nyuv2(root: Path) -> Counts:
     depths = np.stack([np.full((8, 6), 1.5 + i, np.float32) for i in range(3)])
     with h5py.File(root / "nyuv2/nyu_depth_v2_labeled.mat", "w") as file:
         file["images"], file["depths"] = pixels, depths
+        file["rawDepths"] = np.where(np.arange(6) < 2, 0, depths + 0.25).astype(np.float32)
     mat(root / "nyuv2/splits.mat", trainNdxs=[[3], [1]], testNdxs=[[2]])
     return 2, 1
 

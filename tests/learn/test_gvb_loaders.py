@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from layouts import colour, put
@@ -255,10 +256,21 @@ def test_depths_are_metres_and_holes_are_nan(tmp_path: Path) -> None:
     assert depth is not None
     assert np.isnan(depth[:3]).all()
     assert (depth[3:] == 10).all()
-    _, train, test = written("nyuv2", tmp_path)
+    known, train, test = written("nyuv2", tmp_path)
     assert [float(each.depth[0, 0]) for each in train if each.depth is not None] == [3.5, 1.5]
+    assert all(each.depth is not None and (each.depth > 0).all() for each in train)
     assert red(test[0]) == 1
     assert decode(test[0].image, "image").size == colour(0).size
+    measured = test[0].depth
+    assert measured is not None
+    assert np.isnan(measured[:2]).all()
+    assert (measured[2:] == 2.75).all()
+    WRITERS["nyuv2"](tmp_path / "other")
+    with h5py.File(tmp_path / "other/nyuv2/nyu_depth_v2_labeled.mat", "a") as file:
+        del file["rawDepths"]
+    known.open(tmp_path / "other", "train")
+    with pytest.raises(BadData, match=r"labeled.mat is missing or damaged: .*rawDepths"):
+        known.open(tmp_path / "other", "test")
 
 
 def test_a_pickle_that_would_run_something_does_not(tmp_path: Path) -> None:

@@ -95,9 +95,14 @@ def _kitti_map(folder: Path, name: str) -> Path | None:
 
 
 def nyu(folder: Path, half: Half, origin: Origin) -> Part:
-    """``nyu_depth_v2_labeled.mat`` and ``splits.mat``; images stay on disk."""
+    """``nyu_depth_v2_labeled.mat`` and ``splits.mat``; images stay on disk.
+
+    ``depths``, whose holes were painted in, are learned from; what was measured judges,
+    ``rawDepths``, which are 0 in a hole.
+    """
     path = folder / "nyu_depth_v2_labeled.mat"
-    images, depths = (from_hdf5(path, name) for name in ("images", "depths"))
+    images = from_hdf5(path, "images")
+    depths = from_hdf5(path, "depths" if half == "train" else "rawDepths")
     name = "trainNdxs" if half == "train" else "testNdxs"
     numbers = [int(i) - 1 for i in array(from_mat(folder / "splits.mat", name)[0])]
     if max(numbers) >= min(len(images), len(depths)):
