@@ -273,6 +273,22 @@ def test_depths_are_metres_and_holes_are_nan(tmp_path: Path) -> None:
         known.open(tmp_path / "other", "test")
 
 
+@pytest.mark.parametrize("stored", [".png", ".jpg"])
+def test_lists_of_kitti_may_name_jpeg_files(stored: str, tmp_path: Path) -> None:
+    known, train, _ = written("kitti", tmp_path)
+    path = tmp_path / "kitti/eigen_train_files.txt"
+    path.write_text(path.read_text().replace(".png", ".jpg"))
+    for each in (tmp_path / "kitti/raw").rglob("*.png"):
+        each.rename(each.with_suffix(stored))
+    found = known.open(tmp_path, "train")
+    assert found.names == tuple(name.replace(".png", stored) for name in train.names)
+    assert found.told[0].startswith("1 (2011_09_26/2011_09_26_drive_0005_sync/image_02/data/00")
+    depth = found[0].depth
+    assert depth is not None
+    assert np.isfinite(depth).any()
+    assert red(found[0]) == 5
+
+
 def test_a_pickle_that_would_run_something_does_not(tmp_path: Path) -> None:
     path = put(tmp_path / "batches.meta", b"cos\nsystem\n(S'touch ran'\ntR.")
     with pytest.raises(BadData, match=r"holds (posix|os)\.system"):

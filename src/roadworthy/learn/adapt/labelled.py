@@ -104,9 +104,7 @@ def open_sets(
     return Sets(labelled, judging, tuple(found))
 
 
-def judged_classes(
-    learned: Sequence[str], tested: Sequence[Sample], task: Task
-) -> tuple[str, ...]:
+def judged_classes(learned: Sequence[str], tested: Sequence[Sample], task: Task) -> tuple[str, ...]:
     """The learned classes in their order, and behind them what only test images show."""
     found = classes_of(tested, task)
     if task == "segmentation" and not any(each.mask_labels for each in tested):

@@ -1,6 +1,6 @@
 """Data sets of masks and depths: VOC 2012, KITTI by Eigen's split, NYUv2."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
@@ -58,16 +58,18 @@ def _values(path: Path) -> np.ndarray:
 def kitti(folder: Path, half: Half, origin: Origin) -> Part:
     """Eigen's split of the raw recordings, with the improved depth maps.
 
-    ``eigen_{train,test}_files.txt`` lists images in its first column, which lie below ``raw/``;
-    depths are ``depth/{train,val}/DRIVE/proj_depth/groundtruth/CAMERA/NUMBER.png``, as the archive
-    of the annotated depths has it. Images without a map, 45 of the 697 to test, are left out and
-    told.
+    ``eigen_{train,test}_files.txt`` lists images in its first column, which lie below ``raw/``, as
+    PNG where the list names a JPEG that is not there; depths are
+    ``depth/{train,val}/DRIVE/proj_depth/groundtruth/CAMERA/NUMBER.png``, as the archive of the
+    annotated depths has it. Images without a map, 45 of the 697 to test, are left out and told.
     """
     path = folder / f"eigen_{half}_files.txt"
-    listed = [words[0] for words in lines(path, "an image DATE/DRIVE/CAMERA/data/NUMBER.png")]
+    needed = "an image DATE/DRIVE/CAMERA/data/NUMBER.png"
+    listed = [words[0] for words in lines(path, needed)]
     wrong = [name for name in listed if len(name.split("/")) != 5]
     if wrong:
-        raise damaged(path, f"{wrong[0]!r}", "an image DATE/DRIVE/CAMERA/data/NUMBER.png")
+        raise damaged(path, f"{wrong[0]!r}", needed)
+    listed = [_recorded(folder / "raw", name) for name in listed]
     maps = {name: _kitti_map(folder, name) for name in listed}
     names = tuple(name for name in listed if maps[name] is not None)
     absent = [name for name in listed if maps[name] is None]
@@ -86,10 +88,15 @@ def kitti(folder: Path, half: Half, origin: Origin) -> Part:
     return part.tell(f"{few(absent)} without a depth map" if absent else "")
 
 
+def _recorded(raw: Path, name: str) -> str:
+    """The image as it lies in `raw`: some lists are of recordings that were made JPEG files."""
+    return name if (raw / name).is_file() else str(PurePosixPath(name).with_suffix(".png"))
+
+
 def _kitti_map(folder: Path, name: str) -> Path | None:
     """Where the depths of an image lie; None where nobody measured them."""
     _, drive, camera, _, image = name.split("/")
-    tail = Path(drive, "proj_depth", "groundtruth", camera, image)
+    tail = Path(drive, "proj_depth", "groundtruth", camera, image).with_suffix(".png")
     found = (folder / "depth" / each / tail for each in ("train", "val"))
     return next((path for path in found if path.is_file()), None)
 

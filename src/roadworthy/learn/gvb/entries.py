@@ -227,7 +227,10 @@ ENTRIES: tuple[Entry, ...] = (
         ("raw", "depth", "eigen_train_files.txt", "eigen_test_files.txt"),
         dense.kitti,
         ByHand("unpack the raw recordings into raw/ and data_depth_annotated.zip into depth/; "
-               "place the lists of Eigen's split (one image in a line, DATE/DRIVE/...)"),
+               "place the lists of Eigen's split (one image in a line, DATE/DRIVE/...): as "
+               "eigen_{train,test}_files_with_gt.txt they are in train_test_inputs of "
+               "github.com/cleinc/bts, to be renamed; those in utils/filenames of "
+               "github.com/mrharicot/monodepth have 22 600 training images"),
     ),
     Entry(
         "nyuv2", "NYU Depth v2", "depth", Rmse(farthest=10.0, crop="eigen"), 0, (795, 654),
