@@ -129,13 +129,15 @@ def _faces(path: Path) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """Images and rows x y w h blur expression illumination invalid occlusion pose."""
     needed = "an image, the number of its faces and a line of ten numbers for each"
     held = iter(lines(path, needed))
-    for (name,) in held:
+    for words in held:
         try:
+            (name,) = words
             count = int(next(held)[0])
             rows = [[float(each) for each in next(held)] for _ in range(max(count, 1))]
             found = np.array(rows, np.float64).reshape(-1, 10)[:count]
         except (StopIteration, ValueError) as error:
-            raise damaged(path, f"{name}: {error}", needed) from error
+            said = f"at {' '.join(words)!r}: {str(error) or 'the list ends'}"
+            raise damaged(path, said, needed) from error
         yield name, found
 
 

@@ -38,7 +38,8 @@ def table(path: Path, columns: Sequence[str], delimiter: str = ",") -> list[dict
     """Rows by the names of their columns, blanks around both removed.
 
     Raises:
-        BadData: no such file, or one without these columns or without rows.
+        BadData: no such file, or one without these columns or without rows, or a row that is short
+            of columns.
     """
     needed = f"a table of {delimiter.join(columns)}"
     try:
@@ -49,6 +50,10 @@ def table(path: Path, columns: Sequence[str], delimiter: str = ",") -> list[dict
         raise damaged(path, error, needed) from error
     if set(columns) - set(head) or not rows:
         raise damaged(path, f"columns {', '.join(head)} and {len(rows)} rows", needed)
+    for number, row in enumerate(rows, 1):
+        if len(row) < len(head):
+            said = f"row {number} below its head has {len(row)} of {len(head)} columns"
+            raise damaged(path, said, needed)
     return [dict(zip(head, row, strict=False)) for row in rows]
 
 
@@ -69,12 +74,13 @@ def from_mat(path: Path, *names: str, squeeze: bool = True) -> tuple[Any, ...]:
     """
     try:
         from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
     except ImportError as error:
         raise BadInput(f"{path} is read by scipy; pip install 'roadworthy[benchmark]'") from error
     needed = f"a MATLAB file with {', '.join(names)}"
     try:
         held: dict[str, Any] = loadmat(str(path), squeeze_me=squeeze, variable_names=names)
-    except (OSError, ValueError, TypeError, NotImplementedError) as error:
+    except (OSError, ValueError, TypeError, IndexError, MatReadError, NotImplementedError) as error:
         # the last is what scipy raises for MATLAB's files of version 7.3
         raise damaged(path, error, needed) from error
     if set(names) - set(held):

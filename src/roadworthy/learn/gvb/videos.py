@@ -21,13 +21,22 @@ from roadworthy.learn.readers import Origin
 def ucf101(folder: Path, half: Half, origin: Origin) -> Part:
     """``UCF-101/`` by class and the first split, ``ucfTrainTestlist/{train,test}list01.txt``."""
     listings = folder / "ucfTrainTestlist"
-    held = lines(listings / "classInd.txt", "number and class", 2)
-    classes = [name for _, name in sorted(held, key=lambda each: int(each[0]))]
+    classes = _in_order(listings / "classInd.txt")
     numbers = numbered(classes)
     path = listings / f"{half}list01.txt"
     videos = [each[0] for each in lines(path, "a video")]
     rows = [(name, number_of(numbers, name.partition("/")[0], path)) for name in videos]
     return pictures(folder / "UCF-101", rows, classes, origin, content=middle_frame)
+
+
+def _in_order(path: Path) -> list[str]:
+    """Classes by their numbers."""
+    needed = "number and class"
+    held = lines(path, needed, 2)
+    try:
+        return [name for _, name in sorted(held, key=lambda each: int(each[0]))]
+    except ValueError as error:
+        raise damaged(path, error, needed) from error
 
 
 def kinetics700(folder: Path, half: Half, origin: Origin) -> Part:
@@ -68,6 +77,7 @@ def middle_frame(path: Path) -> bytes:
         BadData: no video, or one without a frame; names the file.
     """
     import av
+    from av.error import FFmpegError
 
     try:
         with av.open(str(path)) as container:
@@ -81,6 +91,6 @@ def middle_frame(path: Path) -> bytes:
                     break
             if seen is not None:
                 return png(seen.to_image())
-    except (OSError, ValueError, IndexError) as error:  # PyAV's errors are all of them one of these
+    except (OSError, ValueError, IndexError, FFmpegError) as error:
         raise BadData(f"video {path} cannot be read: {reason(error)}") from error
     raise BadData(f"video {path} has no frame")
