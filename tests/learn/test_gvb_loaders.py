@@ -1,6 +1,7 @@
 """Every data set of the benchmark, read from its official layout; torchvision reads the same."""
 
 import shutil
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from layouts import colour, put
+from layouts import colour, put, rows
 from layouts_all import WRITERS
 
 from roadworthy.core.sources import decode
@@ -135,6 +136,23 @@ def test_torchvision_reads_the_same(name: str, tmp_path: Path) -> None:
 def red(sample: Any) -> int:
     """The colour that `layouts` gave an image, which tells which it is."""
     return int(np.asarray(decode(sample.image, sample.name))[0, 0, 1])
+
+
+def test_faces_are_read_in_little_more_memory_than_their_text_takes(tmp_path: Path) -> None:
+    head, pixels = ["emotion", "pixels", "Usage"], " ".join(str(100 + i % 156) for i in range(2304))
+    held = [[i % 7, pixels, "Training"] for i in range(300)]
+    path = tmp_path / "fer2013/fer2013.csv"
+    rows(path, head, *held)
+    tracemalloc.start()
+    part = small("fer2013").open(tmp_path, "train")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2 * path.stat().st_size
+    seen = np.asarray(decode(part[299].image, "face"))[..., 0]
+    assert seen.ravel().tolist() == [100 + i % 156 for i in range(2304)]
+    rows(path, head, [0, pixels.replace("255", "256"), "Training"])
+    with pytest.raises(BadData, match="an emotion of 0 to 6 and 48 x 48 pixels is expected"):
+        small("fer2013").open(tmp_path, "train")
 
 
 def test_training_and_validation_images_of_few_are_one_part(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Files that data sets are listed or stored in: text, CSV, JSON, MATLAB, HDF5, pickle."""
 
 import csv
-import io
 import json
 import pickle
 from collections.abc import Sequence
@@ -43,9 +42,9 @@ def table(path: Path, columns: Sequence[str], delimiter: str = ",") -> list[dict
     """
     needed = f"a table of {delimiter.join(columns)}"
     try:
-        content = path.read_text(encoding="utf-8-sig")
-        reader = csv.reader(io.StringIO(content), delimiter=delimiter)
-        head, *rows = [[cell.strip() for cell in row] for row in reader if row]
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter=delimiter)
+            head, *rows = [[cell.strip() for cell in row] for row in reader if row]
     except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
         raise damaged(path, error, needed) from error
     if set(columns) - set(head) or not rows:

@@ -55,8 +55,9 @@ def fer2013(folder: Path, half: Half, origin: Origin) -> Part:
     rows = [each for each in table(path, ("emotion", "pixels", "Usage")) if each["Usage"] in used]
     try:
         labels = [int(each["emotion"]) for each in rows]
-        faces = np.array([each["pixels"].split() for each in rows], np.uint8).reshape(-1, 48, 48)
-    except ValueError as error:
+        # one after the other: as words at once they would take 4 GB
+        faces = [np.array(each["pixels"].split(), np.uint8).reshape(48, 48) for each in rows]
+    except (ValueError, OverflowError) as error:
         raise damaged(path, error, "an emotion of 0 to 6 and 48 x 48 pixels") from error
     return stored(lambda i: faces[i], labels, _FEELINGS, origin, path)
 
