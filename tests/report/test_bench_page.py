@@ -50,6 +50,17 @@ def test_a_benchmark_says_how_much_was_measured_and_who_leads(bench: Path) -> No
     assert tiles == [f"{each:.2f}×" for each in last]
 
 
+def test_published_values_stand_beside_the_size_of_the_others(write_run: WriteRun) -> None:
+    run = sample_bench()
+    run["config"]["terms"]["size"] = 96
+    folder = write_run(run)
+    said = "here images have 96 pixels a side, there the sizes of their authors."
+    assert visible(page(folder, out=folder)).count(said) == 1
+    del run["config"]["terms"]["size"]
+    folder = write_run(run, "unsaid")
+    assert "tuned for each data set." in visible(page(folder, out=folder))
+
+
 @pytest.mark.parametrize("protocol", ["linear", "frozen"])
 def test_the_command_gives_the_benchmark_again(protocol: str, write_run: WriteRun) -> None:
     run = sample_bench(("dtd", "kitti", OWN), MODELS[:2])

@@ -76,15 +76,20 @@ class BenchView:
     def subtitle(self) -> str:
         """The terms that were the same for all."""
         terms = self.tree.get("config.terms")
-        size, fraction = terms.text("size"), terms.number("fraction")
+        fraction = terms.number("fraction")
         seeds = {each.seeds for one in self.measured.sets for each in one.results if each.seeds}
         parts = [
             terms.text("protocol") or "",
             f"{fraction * 100:.3g} % of the labels" if fraction is not None else "",
             words.counted(max(seeds), "seed") if seeds else "",
-            f"{size} pixels a side" if size else "",
+            f"{self.size} pixels a side" if self.size else "",
         ]
         return ", ".join(filter(None, parts))
+
+    @property
+    def size(self) -> str | None:
+        """Pixels a side of the images."""
+        return self.tree.get("config.terms").text("size")
 
     @property
     def kind(self) -> str:
