@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from paired import signed
+from paired import interval, signed
 
 from roadworthy.learn.adapt.fit import adapt
 from roadworthy.learn.adapt.labelled import Sets, open_sets
@@ -52,7 +52,7 @@ def table(rows: dict[str, list[tuple[float, float]]]) -> None:
     for name, found in rows.items():
         values = [value for value, _ in found]
         cells = " | ".join(f"{each:.4f}" for each in values)
-        beside = signed([a - b for a, b in zip(values, full, strict=True)])
+        beside = interval([a - b for a, b in zip(values, full, strict=True)], signed)
         rates = " ".join(f"{rate:g}" for _, rate in found)
         apart = "" if name == "full" else beside
         print(f"| `{name}` | {cells} | {np.mean(values):.4f} | {apart} | {rates} |")

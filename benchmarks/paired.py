@@ -1,21 +1,31 @@
-"""Differences of paired seeds in a few characters."""
+"""Values of seeds, or their paired differences, in a few characters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from roadworthy.learn.gvb.table import student
 
 
-def signed(differences: Sequence[float]) -> str:
-    """Mean and Student's 95 % interval; of one difference no interval.
+def interval(values: Sequence[float], form: Callable[[float], str]) -> str:
+    """Mean and Student's 95 % interval; of one value no interval.
 
-    >>> signed([0.01, 0.02, 0.03])
+    Args:
+        form: how a number is written.
+
+    >>> interval([0.9, 1.0, 1.1], "{:.3f}".format)
+    '1.000 [0.752, 1.248]'
+    >>> interval([0.01, 0.02, 0.03], signed)
     '+.0200 [-.0048, +.0448]'
     """
-    if len(differences) < 2:
-        return _short(differences[0])
-    mean, half = student(differences)
-    return f"{_short(mean)} [{_short(mean - half)}, {_short(mean + half)}]"
+    if len(values) < 2:
+        return form(values[0])
+    mean, half = student(values)
+    return f"{form(mean)} [{form(mean - half)}, {form(mean + half)}]"
 
 
-def _short(value: float) -> str:
-    return f"{value:+.4f}".replace("0.", ".", 1)
+def signed(difference: float) -> str:
+    """A difference below 1 with its sign.
+
+    >>> signed(-0.0123)
+    '-.0123'
+    """
+    return f"{difference:+.4f}".replace("0.", ".", 1)

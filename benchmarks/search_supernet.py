@@ -20,7 +20,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 import torch
-from paired import signed
+from paired import interval, signed
 
 from roadworthy.core.metanet import POINTS, MetaNet, MetaNetConfig
 from roadworthy.learn.batches import Augmentation, Source
@@ -98,7 +98,7 @@ def table(rows: Mapping[str, Sequence[float]], title: str) -> None:
         cells = " | ".join(f"{each:.4f}" for each in values)
         print(f"| {name} | {cells} | {np.mean(values):.4f} |")
     pairs = zip(rows["evolution"], rows["random"], strict=True)
-    print(f"evolution - random: {signed([e - r for e, r in pairs])}", flush=True)
+    print(f"evolution - random: {interval([e - r for e, r in pairs], signed)}", flush=True)
 
 
 def main() -> None:

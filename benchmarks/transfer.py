@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from paired import interval
 
-from roadworthy.learn.gvb.table import student
 from roadworthy.learn.manifest import is_stage, read_manifest
 from roadworthy.learn.overview import Row, table
 
@@ -83,18 +83,6 @@ def shares(values: Values) -> Values:
     }
 
 
-def interval(values: Sequence[float]) -> str:
-    """Mean and Student's 95 % interval.
-
-    >>> interval([0.9, 1.0, 1.1])
-    '1.000 [0.752, 1.248]'
-    """
-    if len(values) < 2:
-        return f"{values[0]:.3f}"
-    mean, half = student(values)
-    return f"{mean:.3f} [{mean - half:.3f}, {mean + half:.3f}]"
-
-
 Seed = dict[str, Any]
 """Of one folder: ``values`` by arm and task, ``costs`` in TMACs by arm, ``versions``, ``host``."""
 
@@ -122,7 +110,7 @@ def line(arm: str, seeds: Sequence[Seed]) -> Row:
         spread = f" ±{np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
         found[METRICS[task]] = f"{np.mean(values):.3f}{spread}"
     errors = [[*shares(each["values"])[arm].values()] for each in seeds]
-    found["error"] = interval([float(np.mean(each)) for each in errors])
+    found["error"] = interval([float(np.mean(each)) for each in errors], "{:.3f}".format)
     found["TMACs"] = float(np.mean([each["costs"][arm] for each in seeds]))
     return found
 

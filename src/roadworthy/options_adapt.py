@@ -26,6 +26,13 @@ def add_adapt(parser: argparse.ArgumentParser) -> None:
     help = "what judges; it chooses nothing and adds no class"
     add("--test", default="", metavar="SPEC", help=help)
     add("--fraction", type=float, default=0.1, metavar="F", help="of --data, by class (0.1)")
+    add_protocol(parser)
+    add("--out", required=True, type=Path, metavar="DIR", help="where the model and run.json go")
+
+
+def add_protocol(parser: argparse.ArgumentParser) -> None:
+    """How a backbone is adapted, alike for every command that does it."""
+    add = parser.add_argument
     help = "neighbours vote, a linear layer, a head, a head and low-rank changes, all, a head and "
     help += "then all (linear)"
     add("--protocol", choices=NAMES, default="linear", help=help)
@@ -34,18 +41,21 @@ def add_adapt(parser: argparse.ArgumentParser) -> None:
     help = "learning rates to choose from on held-out labelled images (0.0005 0.002 0.008)"
     add("--rates", type=float, nargs="+", default=Descent.rates, metavar="R", help=help)
     add("--size", type=int, default=64, metavar="PIXELS", help="(64)")
-    add("--out", required=True, type=Path, metavar="DIR", help="where the model and run.json go")
+
+
+def descent_of(given: argparse.Namespace) -> Descent:
+    """How weights descend, as it was typed; BadInput where a value is not allowed."""
+    return Descent(given.steps, given.batch_size, tuple(given.rates))
 
 
 def adapt_request(given: argparse.Namespace) -> AdaptRequest:
     """The request that was typed; BadInput where a value is not allowed."""
-    descent = Descent(given.steps, given.batch_size, tuple(given.rates))
     return AdaptRequest(
         model=given.model,
         data=given.data,
         task=given.task,
         out=given.out,
-        protocol=protocol_of(given.protocol, descent),
+        protocol=protocol_of(given.protocol, descent_of(given)),
         test=given.test,
         fraction=given.fraction,
         size=given.size,

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import get_args
 
 from roadworthy.errors import BadInput
-from roadworthy.learn.adapt.protocols import NAMES, Descent
 from roadworthy.learn.gvb.terms import Terms
 from roadworthy.learn.machine import Machine
 from roadworthy.learn_requests import BenchmarkRequest, parse_source
+from roadworthy.options_adapt import add_protocol, descent_of
 from roadworthy.options_learn import BACKBONE, SPEC
 from roadworthy.requests import Workers
 
@@ -37,15 +37,8 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
     help = "(repeatable) what judges: one for each --data, in the same order"
     add("--test", action="append", default=[], metavar=form, help=help)
     add("--fraction", type=float, default=0.1, metavar="F", help="of the training images (0.1)")
-    help = "neighbours vote, a linear layer, a head, a head and low-rank changes, all, a head and "
-    help += "then all (linear)"
-    add("--protocol", choices=NAMES, default="linear", help=help)
     add("--seeds", type=int, default=3, metavar="N", help="how many, from --seed on (3)")
-    add("--steps", type=int, default=Descent.steps, metavar="N", help="of frozen ... staged (200)")
-    add("--batch-size", type=int, default=Descent.batch, metavar="N", help="images of a step (32)")
-    help = "learning rates to choose from on held-out labelled images (0.0005 0.002 0.008)"
-    add("--rates", type=float, nargs="+", default=Descent.rates, metavar="R", help=help)
-    add("--size", type=int, default=64, metavar="PIXELS", help="(64)")
+    add_protocol(parser)
     add("--workers", choices=get_args(Workers), default="none", help="who shares the work (none)")
     add("--out", type=Path, metavar="DIR", help="where rows, features and run.json go")
 
@@ -67,11 +60,11 @@ def benchmark_request(given: argparse.Namespace) -> BenchmarkRequest:
             f"--data of {_tasks(data)} and --test of {_tasks(tests)} given; one --test for each "
             "--data, of the same task and in the same order, is needed"
         )
-    descent = Descent(given.steps, given.batch_size, tuple(given.rates))
+    descent, machine = descent_of(given), Machine(given.device)
     return BenchmarkRequest(
         models=tuple(given.models),
         out=given.out,
-        terms=Terms(given.fraction, given.protocol, descent, given.size, Machine(given.device)),
+        terms=Terms(given.fraction, given.protocol, descent, given.size, machine),
         root=given.root,
         datasets=tuple(given.datasets),
         pairs=tuple((task, a, b) for (task, a), (_, b) in zip(data, tests, strict=True)),

@@ -106,7 +106,7 @@ def sample_bench(
 def single(name: str, number: int, model: str, seed: int) -> Run:
     """A row of one seed."""
     odd = ["3 images also among the images to learn from"] if name == "dtd" else []
-    odd += ["no image of classes road; left out"] if (name, number) == ("cifar10", 1) else []
+    odd += ["no object of 1 (road); left out"] if (name, number) == ("cifar10", 1) else []
     return {
         **about(name),
         "backbone": model,

@@ -127,7 +127,7 @@ def test_the_relative_error_of_each_type_is_shown(bench: Path) -> None:
 
 def test_what_was_odd_is_said_once_and_of_whom() -> None:
     assert told(tree(sample_bench())) == (
-        ("CIFAR-10", f"no image of classes road; left out ({MODELS[1]})"),
+        ("CIFAR-10", f"no object of 1 (road); left out ({MODELS[1]})"),
         ("Describable Textures", "3 images also among the images to learn from"),
     )
 

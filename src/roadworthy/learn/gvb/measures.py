@@ -82,10 +82,9 @@ class MeanPerClass:
     higher: bool = True
 
     def __call__(self, answers: Iterable[Answer], part: Part) -> Scored:
-        """Of an answer to each image; classes without an image are left out and told."""
+        """Of an answer to each image; classes without an image, `part.empty`, are left out."""
         right = _right(answers, part)
-        told = (f"no image of {few(part.empty)}; left out",) if part.empty else ()
-        return Scored(mean_per_class(right, np.array(part.labels)), {"top-1": right.mean()}, told)
+        return Scored(mean_per_class(right, np.array(part.labels)), {"top-1": right.mean()})
 
 
 def mean_per_class(right: Bool[NDArray[np.bool_], " n"], labels: NDArray[np.int64]) -> float:
