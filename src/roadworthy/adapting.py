@@ -16,7 +16,7 @@ from roadworthy.learn.adapt.labelled import open_sets
 from roadworthy.learn.backbones import architectures_of
 from roadworthy.learn.batches import Source
 from roadworthy.learn.expert import head_config
-from roadworthy.learn.manifest import Made, StageConfig, is_stage, write_stage
+from roadworthy.learn.manifest import Made, StageConfig, is_stage, stage_folder, write_stage
 from roadworthy.learn.tasks import judge_head
 from roadworthy.learn_requests import AdaptRequest
 
@@ -25,9 +25,11 @@ def adapt_to_dir(request: AdaptRequest) -> RunRecord:
     """Adapt a backbone to a share of the labelled images, judge it, and write its folder.
 
     Raises:
+        BadInput: the backbone's folder as `out`.
         BadInput, BadData, BadModel: as `learn.adapt` says.
     """
     with output_room(request.out, "adapt"):
+        stage_folder(request.out, [request.model])
         sets = open_sets(
             request.data, request.test, request.task, request.size, request.fraction, request.seed
         )

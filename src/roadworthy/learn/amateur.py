@@ -8,7 +8,6 @@ from typing import Any, assert_never
 import torch
 from torch import Tensor, nn
 
-from roadworthy.core.runs import output_folder
 from roadworthy.errors import BadData, BadInput
 from roadworthy.learn import contrastive as terms
 from roadworthy.learn.backbones import Backbone, architectures_of, backbone_for
@@ -16,7 +15,14 @@ from roadworthy.learn.batches import Augmentation, Batch
 from roadworthy.learn.captions import Captioned, Tokens
 from roadworthy.learn.expert import Job
 from roadworthy.learn.loop import Feed, Learner, train
-from roadworthy.learn.manifest import Made, StageConfig, is_stage, read_manifest, write_stage
+from roadworthy.learn.manifest import (
+    Made,
+    StageConfig,
+    is_stage,
+    read_manifest,
+    stage_folder,
+    write_stage,
+)
 from roadworthy.learn.ranks import gathered, wait
 from roadworthy.learn.texts import PAD, CaptionTokenizer, TextConfig, keys
 from roadworthy.learn.towers import Pair, Towers, retrieval
@@ -149,7 +155,7 @@ def learn_amateur(
 
     Raises:
         BadInput: no sources, a batch without others to be told from, held-out data of experts, a
-            backbone that cannot be shown images of their size.
+            backbone that cannot be shown images of their size, `begin` as `out`.
         BadData: a source with fewer images than a batch.
     """
     _check(sources, job)
@@ -158,7 +164,7 @@ def learn_amateur(
     tokens = [_tokens(each, tokenizer) for each in sources]
     text = TextConfig(len(tokenizer), length=max(each.ids.shape[2] for each in tokens))
     learner = Amateur(backbone_for(begin, sources[0].content.side), text, method or DeCLIP())
-    output_folder(job.out)
+    stage_folder(job.out, [begin])
     pairs = zip(sources, tokens, strict=True)
     feeds = [Feed(source, VIEWS, tokens=said) for source, said in pairs]
     trained = train(learner, feeds, job.plan, job.out, job.machine, job.resume)

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from roadworthy.core.runs import output_folder
 from roadworthy.errors import BadInput, BadModel
 from roadworthy.learn.backbones import (
     Backbone,
@@ -27,7 +26,7 @@ from roadworthy.learn.batches import Batch, Source, Task
 from roadworthy.learn.expert import Headed, Job, reopened, written
 from roadworthy.learn.generalist import inherit
 from roadworthy.learn.loop import Feed, Learner, train
-from roadworthy.learn.manifest import is_stage
+from roadworthy.learn.manifest import is_stage, stage_folder
 from roadworthy.learn.mimic import answer_loss, feature_loss
 from roadworthy.learn.tasks import AUGMENTATIONS, answer, loss_of, whole_batches
 
@@ -43,7 +42,8 @@ def distill(teacher: str, student: str, sources: Sequence[Source], job: Job) -> 
         student: what it begins as; an expert's folder hands on the heads that fit, too.
 
     Raises:
-        BadInput: no source, or a backbone that cannot be shown images of their size.
+        BadInput: no source, a backbone that cannot be shown images of their size, or teacher or
+            student as `out`.
         BadModel: as `backbone`, or a student that is a generalist.
     """
     if not sources:
@@ -58,7 +58,7 @@ def distill(teacher: str, student: str, sources: Sequence[Source], job: Job) -> 
         )
     for each in (above, below):
         check_size(each.backbone, sources[0].content.side)
-    output_folder(job.out)
+    stage_folder(job.out, [teacher, student])
     torch.manual_seed(job.plan.seed)
     new = Headed(below.backbone, sources)
     for head, source in zip(new.heads, sources, strict=True):

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from roadworthy.core.runs import output_folder
 from roadworthy.errors import BadInput
 from roadworthy.learn.backbones import (
     Architecture,
@@ -32,6 +31,7 @@ from roadworthy.learn.manifest import (
     is_stage,
     read_config,
     read_manifest,
+    stage_folder,
     write_stage,
 )
 from roadworthy.learn.plan import Plan
@@ -99,13 +99,14 @@ def learn_expert(begin: str, sources: Sequence[Source], job: Job) -> dict[str, A
     """Train the backbone of `begin`, a spec or a stage's folder, on `sources`; the manifest.
 
     Raises:
-        BadInput: no sources, or a backbone that cannot be shown images of their size.
+        BadInput: no sources, a backbone that cannot be shown images of their size, or `begin` as
+            `out`.
     """
     if not sources:
         raise BadInput("no source given; an expert needs at least one")
     torch.manual_seed(job.plan.seed)
     learner = Headed(backbone_for(begin, sources[0].content.side), sources)
-    output_folder(job.out)
+    stage_folder(job.out, [begin])
     feeds = [Feed(each, AUGMENTATIONS[each.task]) for each in sources]
     trained = train(learner, feeds, job.plan, job.out, job.machine, job.resume)
     stage = "expert" if len({each.task for each in sources}) == 1 else "multitask"

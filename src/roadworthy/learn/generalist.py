@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from roadworthy.core.runs import output_folder
 from roadworthy.errors import BadInput, BadModel
 from roadworthy.learn.backbones import (
     Architecture,
@@ -29,7 +28,7 @@ from roadworthy.learn.blend import blend
 from roadworthy.learn.expert import Headed, Job, reopened, written
 from roadworthy.learn.heads import ClassHead
 from roadworthy.learn.loop import Feed, train
-from roadworthy.learn.manifest import is_stage, read_config
+from roadworthy.learn.manifest import is_stage, read_config, stage_folder
 from roadworthy.learn.tasks import AUGMENTATIONS, held_out_loss
 
 
@@ -50,7 +49,8 @@ def learn_generalist(
             (`learn.blend`), to the end if none do.
 
     Raises:
-        BadInput: no auxiliary or no source, or an expert that cannot be shown images of their size.
+        BadInput: no auxiliary or no source, an expert that cannot be shown images of their size, or
+            one as `out`.
         BadModel: a folder that is no stage, is damaged or a generalist, or of another image size.
     """
     if not auxiliaries or not sources:
@@ -64,7 +64,7 @@ def learn_generalist(
     torch.manual_seed(job.plan.seed)
     learner = begun(experts, sources, choosing)
     check_size(learner.backbone, sources[0].content.side)
-    output_folder(job.out)
+    stage_folder(job.out, folders)
     feeds = [Feed(each, AUGMENTATIONS[each.task]) for each in sources]
     start = {name: each.clone() for name, each in learner.state_dict().items()}
     trained = train(learner, feeds, job.plan, job.out, job.machine, job.resume)

@@ -23,8 +23,8 @@ from roadworthy.core.checkpoints import load_strictly, read_weights
 from roadworthy.core.images import IMAGENET, Preprocess
 from roadworthy.core.metadata import for_safetensors
 from roadworthy.core.metanet import MetaNetConfig, config_of
-from roadworthy.core.runs import host, plain, versions, write_atomically
-from roadworthy.errors import BadModel
+from roadworthy.core.runs import host, output_folder, plain, versions, write_atomically
+from roadworthy.errors import BadInput, BadModel
 from roadworthy.learn.backbones import Architecture
 from roadworthy.learn.batches import Source, Task
 from roadworthy.learn.captions import Captioned
@@ -94,19 +94,40 @@ class Made:
     told: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
+def stage_folder(out: Path, begun: Sequence[str | Path]) -> Path:
+    """`output_folder` of a stage that begins with others, none of which it may overwrite.
+
+    Args:
+        begun: specs and folders that it begins with.
+
+    Raises:
+        BadInput: `out` is one of them, or as `output_folder` says.
+    """
+    for each in begun:
+        if is_stage(each) and Path(each).resolve() == out.resolve():
+            raise BadInput(
+                f"--out {out} given, which this run begins with and would overwrite; give a folder "
+                "of its own"
+            )
+    return output_folder(out)
+
+
 def write_stage(
     out: Path, config: StageConfig, backbone: nn.Module, heads: nn.Module, made: Made
 ) -> dict[str, Any]:
     """Write the four files, the manifest last, and hand out what it says.
 
     A text tower's tokenizer must have been written.
+
+    Raises:
+        BadModel: a parent is damaged; nothing is written.
     """
+    parents = [(folder, read_manifest(folder)) for folder in made.parents]
     metadata = for_safetensors(preprocess_of(config.size))
     _save(out / MODEL, backbone.state_dict(), metadata)
     _save(out / HEADS, heads.state_dict(), {})
     _json(out / CONFIG, asdict(config))
     names = (MODEL, HEADS, CONFIG, *([TOKENIZER] if config.text else []))
-    parents = [(folder, read_manifest(folder)) for folder in made.parents]
     manifest = plain({
         "stage": config.stage,
         "parents": [
