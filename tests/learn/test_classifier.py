@@ -91,3 +91,12 @@ def test_other_stages_are_refused(learned: Path, tmp_path: Path) -> None:
     with pytest.raises(BadModel, match="heads for depth; one for classification"):
         write_classifier(stage(tmp_path / "depth", "depth"), tmp_path / "x.safetensors")
     assert not (tmp_path / "x.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["model", "heads", "config", "new"])
+def test_a_stage_is_not_written_into(learned: Path, name: str) -> None:
+    before = {path.name for path in learned.iterdir()}
+    with pytest.raises(BadInput, match="lies in the folder of a stage"):
+        write_classifier(learned, learned / f"{name}.safetensors")
+    assert {path.name for path in learned.iterdir()} == before
+    assert read_config(learned).stage == "multitask"

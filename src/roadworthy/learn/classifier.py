@@ -9,7 +9,14 @@ from roadworthy.core.metadata import for_safetensors
 from roadworthy.core.runs import write_atomically
 from roadworthy.errors import BadInput, BadModel
 from roadworthy.learn.backbones import Architecture
-from roadworthy.learn.manifest import HEADS, MODEL, preprocess_of, read_config, write_network
+from roadworthy.learn.manifest import (
+    HEADS,
+    MODEL,
+    is_stage,
+    preprocess_of,
+    read_config,
+    write_network,
+)
 
 
 def write_classifier(folder: Path, out: Path) -> tuple[str, tuple[str, ...]]:
@@ -19,12 +26,18 @@ def write_classifier(folder: Path, out: Path) -> tuple[str, tuple[str, ...]]:
         The spec that `load_model` opens it by, and the names of its classes.
 
     Raises:
-        BadInput: `out` is no ``.safetensors``.
+        BadInput: `out` is no ``.safetensors``, or lies in a stage's folder, whose files it would be
+            among.
         BadModel: no finished stage, a generalist of several branches, a backbone of timm, or no
             head for classes.
     """
     if out.suffix != ".safetensors":
         raise BadInput(f"{out} given; a file that ends in .safetensors is needed")
+    if is_stage(out.parent):
+        raise BadInput(
+            f"{out} given, which lies in the folder of a stage and might overwrite its files; give "
+            "a file elsewhere"
+        )
     config = read_config(folder)
     architecture = config.architecture
     heads = dict(enumerate(config.heads))
