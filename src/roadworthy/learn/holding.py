@@ -111,13 +111,13 @@ def class_of(sample: Sample) -> str:
 
 
 def _mask_classes(held: Iterable[Sample]) -> tuple[str, ...]:
+    named: dict[str, None] = {}
     highest = 0
     for each in held:
-        if each.mask_labels:
-            return each.mask_labels
+        named |= dict.fromkeys(each.mask_labels)
         if each.mask is not None:
             highest = max(highest, int(each.mask[each.mask != VOID].max(initial=0)))
-    return tuple(map(str, range(highest + 1)))
+    return tuple(named) or tuple(map(str, range(highest + 1)))
 
 
 def squashed(image: Image.Image, size: int) -> UInt8[NDArray[np.uint8], "s s 3"]:
@@ -143,10 +143,7 @@ def _row(sample: Sample, task: Task, size: int, ids: dict[str, int]) -> Row:
                 "box_labels": np.array(labels, np.int64),
             }
         case "segmentation":
-            mask = _nearest(sample.mask, size)
-            own = sample.mask_labels
-            check_ids(mask, sample, len(own or ids))
-            return row | {"masks": _by_name(mask, sample, ids) if own else mask}
+            return row | {"masks": by_names(_nearest(sample.mask, size), sample, tuple(ids))}
         case "depth":
             return row | {"depth": _nearest(sample.depth, size)}
 
@@ -157,6 +154,29 @@ def _id(ids: dict[str, int], name: str, sample: Sample) -> int:
     return ids[name]
 
 
+def by_names(
+    mask: UInt8[NDArray[np.uint8], "h w"], sample: Sample, known: Sequence[str]
+) -> UInt8[NDArray[np.uint8], "h w"]:
+    """A mask of `sample` by the numbers of `known` classes, whatever its own ids stand for.
+
+    Ids without names are numbers of `known` already.
+
+    Raises:
+        BadData: a pixel of an id without a class, or of a class that is not known.
+    """
+    named = sample.mask_labels or tuple(known)
+    check_ids(mask, sample, len(named))
+    if named == tuple(known):
+        return mask
+    if len(known) > VOID:
+        raise BadData(f"masks of {len(known)} classes given; {VOID} or fewer are needed")
+    ids = {name: number for number, name in enumerate(known)}
+    table = np.full(VOID + 1, VOID, np.uint8)
+    for own in np.unique(mask[mask != VOID]).tolist():
+        table[own] = _id(ids, named[own], sample)
+    return table[mask]
+
+
 def check_ids(mask: NDArray[np.uint8], sample: Sample, classes: int) -> None:
     """BadData where a mask has ids that are no classes."""
     if ((mask >= classes) & (mask != VOID)).any():
@@ -164,18 +184,6 @@ def check_ids(mask: NDArray[np.uint8], sample: Sample, classes: int) -> None:
             f"the mask of image {sample.name} has ids beyond its {classes} classes; 0 to "
             f"{classes - 1} and {VOID} are allowed"
         )
-
-
-def _by_name(
-    mask: UInt8[NDArray[np.uint8], "h w"], sample: Sample, ids: dict[str, int]
-) -> UInt8[NDArray[np.uint8], "h w"]:
-    """A mask whose ids are those of `ids`, where the sample may have another order of classes."""
-    if sample.mask_labels == tuple(ids):
-        return mask
-    known = np.full(VOID + 1, VOID, np.uint8)
-    for own in np.unique(mask[mask != VOID]).tolist():
-        known[own] = _id(ids, sample.mask_labels[own], sample)
-    return known[mask]
 
 
 def _collated(rows: Sequence[Row], task: Task) -> Row:

@@ -1,6 +1,7 @@
 """A user's own data as an entry of the benchmark."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, assert_never
@@ -16,7 +17,7 @@ from roadworthy.learn.gvb.detection import ALL
 from roadworthy.learn.gvb.entry import ByHand, Entry
 from roadworthy.learn.gvb.measures import MeanIoU, Measure, Rmse, Top1
 from roadworthy.learn.gvb.part import Half, Part, Target, few, number_of, numbered
-from roadworthy.learn.holding import check_annotated, class_of, classes_of
+from roadworthy.learn.holding import by_names, check_annotated, class_of, classes_of
 from roadworthy.learn.overview import short
 from roadworthy.learn.readers import Origin, sample_of
 from roadworthy.learn.sample import Sample
@@ -103,7 +104,16 @@ def _part(
         said = held.labels or [class_of(held.read(i)) for i in range(len(held.names))]
     labels = tuple(number_of(numbers, each, where) for each in said)
     target = partial(_target, held, numbers, where) if task == "detection" else None
-    return Part(origin, task, known, held.names, held.read, labels, target, sha256=held.sha256)
+    read = partial(_renumbered, held.read, known) if task == "segmentation" else held.read
+    return Part(origin, task, known, held.names, read, labels, target, sha256=held.sha256)
+
+
+def _renumbered(read: Callable[[int], Sample], classes: tuple[str, ...], number: int) -> Sample:
+    """A sample whose mask has the numbers of `classes`, which judge."""
+    sample = read(number)
+    if sample.mask is None or sample.mask_labels in ((), classes):
+        return sample
+    return replace(sample, mask=by_names(sample.mask, sample, classes), mask_labels=classes)
 
 
 def _opened(spec: str, task: Task, size: int, origin: Origin) -> _Read:
