@@ -16,7 +16,9 @@ from roadworthy.learn.amateur import DeCLIP, Method, SigLIP, learn_amateur
 from roadworthy.learn.backbones import backbone
 from roadworthy.learn.captions import Captioned, Tokens, hold_captions
 from roadworthy.learn.contrastive import UNTOUCHED
+from roadworthy.learn.distill import distill
 from roadworthy.learn.expert import Job, learn_expert
+from roadworthy.learn.generalist import learn_generalist
 from roadworthy.learn.loop import Feed, Machine
 from roadworthy.learn.plan import Plan
 from roadworthy.learn.sample import Sample
@@ -103,6 +105,19 @@ def test_an_expert_is_no_amateur_but_begins_with_one(done: Path, tmp_path: Path)
     assert told["parents"][0]["sha256"] == parent["files"]["model.safetensors"]
     with pytest.raises(BadModel, match="is of the stage expert; a folder of an amateur is needed"):
         open_amateur(tmp_path / "expert")
+
+
+def test_an_amateur_teaches_and_is_heard_though_it_has_no_head(done: Path, tmp_path: Path) -> None:
+    depth = source("scenes:0-4", "depth", 32)
+    job = Job(tmp_path / "student", replace(PLAN, steps=1), CPU)
+    told = distill(str(done), str(done), [depth], job)
+    assert [each["folder"] for each in told["parents"]] == [str(done)]
+    experts = [done, job.out]
+    for main, other in (experts, experts[::-1]):
+        told = learn_generalist(
+            main, [other], [depth], replace(job, out=tmp_path / f"{main.name}-2")
+        )
+        assert told["stage"] == "generalist"
 
 
 @pytest.mark.parametrize(

@@ -89,9 +89,11 @@ def head_config(of: Source | HeadConfig) -> HeadConfig:
 
 
 def reopened(folder: Path) -> Headed:
-    """The backbone and the heads of a stage as they were saved, in eval mode."""
-    learner = Headed(backbone(str(folder)), read_config(folder).heads)
-    fill(learner.heads, folder, HEADS)
+    """The backbone of a stage and its heads, which an amateur has not, as saved, in eval mode."""
+    heads = read_config(folder).heads
+    learner = Headed(backbone(str(folder)), heads)
+    if heads:  # an amateur's file holds its text tower
+        fill(learner.heads, folder, HEADS)
     return learner.eval()
 
 
