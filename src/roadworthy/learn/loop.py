@@ -116,7 +116,7 @@ def train(
 
     Raises:
         RoadworthyError: the loss is no number; its batch is in ``out/bad_batch.pt``.
-        BadInput: `out` holds the state of another run.
+        BadInput: `out` holds the state of another run, or as `share_norms` says.
     """
     keep_freed_memory()
     machine = machine or Machine()

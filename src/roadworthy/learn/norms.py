@@ -3,7 +3,9 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
+from roadworthy.errors import BadInput
 from roadworthy.learn.ranks import summed, world
 
 
@@ -27,9 +29,26 @@ class SharedNorm1d(nn.BatchNorm1d):
         return _normalised(self, input[..., None, None])[..., 0, 0]
 
 
-def _normalised(
-    norm: SharedNorm | SharedNorm1d, input: Float[Tensor, "b c h w"]
-) -> Float[Tensor, "b c h w"]:
+class SharedNormAct2d(nn.BatchNorm2d):
+    """The same for timm's norm with what follows it, as in EfficientNet and MobileNet.
+
+    timm's ``BatchNormAct2d`` becomes one; its ``drop`` and ``act`` stay.
+    """
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Normalised, dropped and activated."""
+        alone = not self.training or world() == 1
+        found = super().forward(input) if alone else _normalised(self, input)
+        return self.act(self.drop(found))
+
+
+_Shared = SharedNorm | SharedNorm1d | SharedNormAct2d
+
+
+def _normalised(norm: _Shared, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     x = input.float()
     moments = torch.cat([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
     mean, square = (summed(moments) / world()).chunk(2)
@@ -41,7 +60,7 @@ def _normalised(
 
 
 @torch.no_grad()
-def _remember(norm: SharedNorm | SharedNorm1d, mean: Tensor, variance: Tensor, count: int) -> None:
+def _remember(norm: _Shared, mean: Tensor, variance: Tensor, count: int) -> None:
     count *= world()
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -53,9 +72,30 @@ def _remember(norm: SharedNorm | SharedNorm1d, mean: Tensor, variance: Tensor, c
 
 
 def share_norms(module: nn.Module) -> None:
-    """Turn every batch norm of `module`, in place, into one that is shared."""
+    """Turn every batch norm of `module`, in place, into one that is shared.
+
+    Raises:
+        BadInput: there are several processes, and a norm of a kind that cannot be.
+    """
     for each in module.modules():
-        if type(each) is nn.BatchNorm2d:
-            each.__class__ = SharedNorm
-        elif type(each) is nn.BatchNorm1d:
-            each.__class__ = SharedNorm1d
+        if not isinstance(each, _BatchNorm) or isinstance(each, _Shared | nn.SyncBatchNorm):
+            continue
+        kind = _shared(type(each))
+        if kind is not None:
+            each.__class__ = kind
+        elif world() > 1:
+            raise BadInput(
+                f"a model with {type(each).__name__} given to {world()} processes, which cannot "
+                "share its statistics; start one process, or give a model with BatchNorm2d"
+            )
+
+
+def _shared(kind: type[_BatchNorm]) -> type[_Shared] | None:
+    """What a kind of norm becomes; None of one that is not known."""
+    if kind is nn.BatchNorm2d:
+        return SharedNorm
+    if kind is nn.BatchNorm1d:
+        return SharedNorm1d
+    from timm.layers.norm_act import BatchNormAct2d  # loaded already where it occurs
+
+    return SharedNormAct2d if kind is BatchNormAct2d else None
