@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from roadworthy.errors import BadInput
 from roadworthy.learn.backbones import backbone
 from roadworthy.learn.batches import Source
 from roadworthy.learn.blend import SHARES, best, between, blend
@@ -52,6 +53,12 @@ def test_ruined_weights_are_left(sources: list[Source]) -> None:
     after = [held_out_loss(*each) for each in judges]
     assert all(now <= then for now, then in zip(after, before, strict=True))
     assert all(each >= 0 for each in found.gains[found.share])
+
+
+def test_nothing_to_choose_by_is_told(sources: list[Source]) -> None:
+    learner = Headed(backbone("metanet:mn_xs@random"), sources)
+    with pytest.raises(BadInput, match="no images to choose by given"):
+        blend(learner, learner.state_dict(), [])
 
 
 def test_a_generalist_says_how_far_it_went(sources: list[Source], tmp_path: Path) -> None:

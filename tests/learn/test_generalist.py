@@ -1,6 +1,7 @@
 """A generalist says at first what its experts say, resumes exactly, and is reopened as it was."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +52,7 @@ def experts(sources: list[Source], tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def distilled(done: Path, sources: list[Source], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("stage") / "distilled"
-    distill(str(done), XS, sources[:2], Job(out, Plan(steps=2, batch=4), CPU, held_out=sources))
+    distill(str(done), XS, sources[:2], Job(out, Plan(steps=2, batch=4), CPU, held_out=sources[:2]))
     return out
 
 
@@ -231,4 +232,23 @@ def test_what_cannot_be_distilled_is_told(
         distill(str(done), str(done), sources, job)
     with pytest.raises(BadInput, match="no source given"):
         distill(str(done), XS, [], job)
+    assert not job.out.exists()
+
+
+def test_images_that_no_head_is_for_are_told_before_learning(
+    experts: list[Path], sources: list[Source], tmp_path: Path
+) -> None:
+    begun, own = sources[:1], sources[1]
+    job = Job(tmp_path / "out", PLAN, CPU)
+    for other in (own, replace(sources[0], classes=sources[0].classes[::-1])):
+        judged = replace(job, held_out=[*begun, other])
+        words = re.escape(f"images {other.name} of {other.task} given")
+        with pytest.raises(BadInput, match=f"held-out {words}"):
+            learn_expert(XS, begun, judged)
+        with pytest.raises(BadInput, match=f"held-out {words}"):
+            distill(XS, XS, begun, judged)
+        with pytest.raises(BadInput, match=f"held-out {words}"):
+            learn_generalist(experts[0], experts[1:2], begun, judged)
+        with pytest.raises(BadInput, match=f"choosing {words}"):
+            learn_generalist(experts[0], experts[1:2], begun, job, choosing=[other])
     assert not job.out.exists()

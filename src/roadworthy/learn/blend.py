@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from roadworthy.core.progress import track
+from roadworthy.errors import BadInput
 from roadworthy.learn.backbones import Backbone
 from roadworthy.learn.batches import Source
 from roadworthy.learn.tasks import held_out_loss
@@ -61,7 +62,12 @@ def blend(
     Args:
         start: its weights before it learned.
         judges: backbone and head, both parts of `learner`, and images that choose.
+
+    Raises:
+        BadInput: no judges.
     """
+    if not judges:
+        raise BadInput("no images to choose by given; one source of a head's classes is needed")
     end = {name: each.clone() for name, each in learner.state_dict().items()}
     found: dict[float, list[float]] = {}
     for share in track(SHARES, "choosing how far to go", len(SHARES)):

@@ -23,7 +23,7 @@ from roadworthy.learn.backbones import (
     check_size,
 )
 from roadworthy.learn.batches import Batch, Source, Task
-from roadworthy.learn.expert import Headed, Job, reopened, written
+from roadworthy.learn.expert import Headed, Job, check_judging, reopened, written
 from roadworthy.learn.generalist import inherit
 from roadworthy.learn.loop import Feed, Learner, train
 from roadworthy.learn.manifest import is_stage, stage_folder
@@ -42,12 +42,13 @@ def distill(teacher: str, student: str, sources: Sequence[Source], job: Job) -> 
         student: what it begins as; an expert's folder hands on the heads that fit, too.
 
     Raises:
-        BadInput: no source, a backbone that cannot be shown images of their size, or teacher or
-            student as `out`.
+        BadInput: no source, a backbone that cannot be shown images of their size, teacher or
+            student as `out`, or held-out images that judge no head.
         BadModel: as `backbone`, or a student that is a generalist.
     """
     if not sources:
         raise BadInput("no source given; distillation needs the images of at least one")
+    check_judging("held-out", job.held_out, sources)
     torch.manual_seed(job.plan.seed)  # of a student that is drawn
     above = reopened(Path(teacher)) if is_stage(teacher) else Headed(backbone(teacher), ())
     below = reopened(Path(student)) if is_stage(student) else Headed(backbone(student), ())

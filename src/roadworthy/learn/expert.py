@@ -97,15 +97,32 @@ def reopened(folder: Path) -> Headed:
     return learner.eval()
 
 
+def judging(source: Source, held: Sequence[Source]) -> list[Source]:
+    """Those of `held` that the head of a source is judged by: of its task and classes."""
+    return [each for each in held if (each.task, each.classes) == (source.task, source.classes)]
+
+
+def check_judging(what: str, held: Sequence[Source], sources: Sequence[Source]) -> None:
+    """BadInput where a source of `held` would judge no head; `what` it is for, in a word."""
+    for each in held:
+        if not any(judging(source, [each]) for source in sources):
+            raise BadInput(
+                f"{what} images {each.name} of {each.task} given, {len(each.classes)} classes, and "
+                "no source of this task with the same classes in the same order; hold them by the "
+                "classes of the source"
+            )
+
+
 def learn_expert(begin: str, sources: Sequence[Source], job: Job) -> dict[str, Any]:
     """Train the backbone of `begin`, a spec or a stage's folder, on `sources`; the manifest.
 
     Raises:
-        BadInput: no sources, a backbone that cannot be shown images of their size, or `begin` as
-            `out`.
+        BadInput: no sources, a backbone that cannot be shown images of their size, `begin` as
+            `out`, or held-out images that judge no head.
     """
     if not sources:
         raise BadInput("no source given; an expert needs at least one")
+    check_judging("held-out", job.held_out, sources)
     torch.manual_seed(job.plan.seed)
     learner = Headed(backbone_for(begin, sources[0].content.side), sources)
     stage_folder(job.out, [begin])
@@ -149,8 +166,7 @@ def _write(
         {"head": source.name, "task": source.task, "judged_on": held.name}
         | asdict(judge_head(learner.backbone, head, held))
         for source, head in zip(sources, learner.heads, strict=True)
-        for held in job.held_out
-        if (held.task, held.classes) == (source.task, source.classes)
+        for held in judging(source, job.held_out)
     ]
     stage, architecture, *auxiliaries = kind
     size = sources[0].content.side

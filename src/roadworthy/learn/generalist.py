@@ -25,7 +25,7 @@ from roadworthy.learn.backbones import (
 )
 from roadworthy.learn.batches import Source, Task
 from roadworthy.learn.blend import blend
-from roadworthy.learn.expert import Headed, Job, reopened, written
+from roadworthy.learn.expert import Headed, Job, check_judging, judging, reopened, written
 from roadworthy.learn.heads import ClassHead
 from roadworthy.learn.loop import Feed, train
 from roadworthy.learn.manifest import is_stage, read_config, stage_folder
@@ -49,8 +49,8 @@ def learn_generalist(
             (`learn.blend`), to the end if none do.
 
     Raises:
-        BadInput: no auxiliary or no source, an expert that cannot be shown images of their size, or
-            one as `out`.
+        BadInput: no auxiliary or no source, an expert that cannot be shown images of their size or
+            is `out`, or images to judge or choose by that no head is for.
         BadModel: a folder that is no stage, is damaged or a generalist, or of another image size.
     """
     if not auxiliaries or not sources:
@@ -58,6 +58,8 @@ def learn_generalist(
             f"{len(auxiliaries)} auxiliaries and {len(sources)} sources given; a generalist needs "
             "at least one of each: give folders of other experts, and what to learn from"
         )
+    check_judging("held-out", job.held_out, sources)
+    check_judging("choosing", choosing, sources)
     folders = [main, *auxiliaries]
     architectures = checked(folders)
     experts = [reopened(folder) for folder in folders]
@@ -74,15 +76,10 @@ def learn_generalist(
         judges = [
             (trained.learner.backbone, head, shown)
             for source, head in zip(sources, trained.learner.heads, strict=True)
-            for shown in _judging(source, choosing)
+            for shown in judging(source, choosing)
         ]
         told = {"blend": asdict(blend(trained.learner, start, judges))}
     return written(trained, ("generalist", *architectures), sources, job, folders, told)
-
-
-def _judging(source: Source, choosing: Sequence[Source]) -> list[Source]:
-    """Those of `choosing` that the head of a source is judged by."""
-    return [each for each in choosing if (each.task, each.classes) == (source.task, source.classes)]
 
 
 def checked(folders: Sequence[Path]) -> list[Architecture]:
@@ -111,7 +108,7 @@ def begun(
     bodies = [single_of(each) for each in experts]
     learner = Headed(generalist(bodies[0], bodies[1:]), sources)
     for head, source in zip(learner.heads, sources, strict=True):
-        inherit(head, source, experts, _judging(source, choosing))
+        inherit(head, source, experts, judging(source, choosing))
     return learner
 
 
@@ -126,12 +123,12 @@ def inherit(
     head: nn.Module,
     source: Source,
     experts: Sequence[Headed],
-    judging: Sequence[Source] = (),
+    choosing: Sequence[Source] = (),
 ) -> None:
     """Fill a new head that reads all of `experts` from the best that has one for `source`.
 
     Args:
-        judging: images by whose loss it is the best; none means the first.
+        choosing: images by whose loss it is the best; none means the first.
     """
     known = [(place, own) for place, own in enumerate(e.head_for(source) for e in experts) if own]
     if not known:
@@ -139,7 +136,7 @@ def inherit(
 
     def loss(each: tuple[int, nn.Module]) -> float:
         body = experts[each[0]].backbone
-        return sum(held_out_loss(body, each[1], shown) for shown in judging)
+        return sum(held_out_loss(body, each[1], shown) for shown in choosing)
 
     place, own = min(known, key=loss)
     weights, new = own.state_dict(), head.state_dict()
