@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from roadworthy.cli import main
+from roadworthy.learn.overview import overview
 from roadworthy.learn.shards import ShardSet
 from roadworthy.learn.sources import samples
 
@@ -62,6 +63,38 @@ def test_the_table_has_a_row_for_each(lab: Path, capsys: pytest.CaptureFixture[s
     names = [line.split("|")[1].strip() for line in lines[2:]]
     assert names == ["amateur", *TASKS, "generalist", "distilled", RANDOM]
     assert "probe of held, rmse" in lines[0]
+
+
+def test_a_probe_stands_beside_its_stage_from_wherever_it_was_typed(
+    lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = overview(lab)
+    monkeypatch.chdir(lab / "probe")
+    assert overview(Path("..")) == wanted
+    assert {row["backbone"] for row in wanted if "TMACs" not in row} == {RANDOM}
+
+
+@pytest.mark.parametrize("content", ['{"command": "learn', "{}", "[1]", "probe"])
+def test_a_damaged_record_is_one_line(
+    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    record = json.loads((lab / "probe" / "run.json").read_text())
+    if content == "probe":
+        content = json.dumps(record | {"config": {}})
+    (tmp_path / "probe").mkdir()
+    (tmp_path / "probe" / "run.json").write_text(content)
+    assert main(["learn", "show", str(tmp_path)]) == 2
+    said = capsys.readouterr().err.strip()
+    assert len(said.splitlines()) == 1
+    assert str(tmp_path / "probe" / "run.json") in said
+
+
+def test_two_sources_of_one_name_are_both_recorded(tmp_path: Path) -> None:
+    both = ("--source", "depth=scenes:0-4", "--source", "depth=scenes:4-10")
+    few: Sequence[object] = ("--size", 32, "--batch-size", 2, "--steps", 1)
+    learned("expert", RANDOM, *both, *few, "--out", tmp_path / "depth")
+    told = json.loads((tmp_path / "depth" / "run.json").read_text())["data"]
+    assert [row["n"] for row in told.values()] == [4, 6]
 
 
 def test_a_part_is_packed_under_its_own_name(tmp_path: Path) -> None:

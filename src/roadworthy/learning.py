@@ -1,7 +1,7 @@
 """`roadworthy learn`: from what was typed to a stage's folder and its run.json."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import chain
@@ -56,13 +56,25 @@ def learn(request: LearnRequest) -> RunRecord:
         command=f"learn {request.stage}",
         config=asdict(request),
         seed=request.plan.seed,
-        data={row["name"] + " " + row["task"]: row for row in manifest["data"]},
+        data=keyed(manifest["data"]),
         numbers={name: manifest[name] for name in ("stage", "parents", "compute", "held_out")}
         | {"total_compute": {k: v for k, v in manifest["total"].items() if k != "ancestors"}},
     )
     if os.environ.get("RANK", "0") == "0":
         record.save(request.out / "run.json")
     return record
+
+
+def keyed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Each row by its name and task; what comes again gets a number.
+
+    >>> [*keyed([{"name": "scenes", "task": "depth"}, {"name": "scenes", "task": "depth"}])]
+    ['scenes depth', 'scenes depth 2']
+    """
+    keys = [f"{row['name']} {row['task']}" for row in rows]
+    times = [keys[:place].count(key) + 1 for place, key in enumerate(keys)]
+    unique = [key if n == 1 else f"{key} {n}" for key, n in zip(keys, times, strict=True)]
+    return dict(zip(unique, rows, strict=True))
 
 
 def _stage(request: LearnRequest) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """What the stages of a folder have reached, beside what they have cost."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from roadworthy.errors import BadInput
+from roadworthy.core.runs import RunRecord
+from roadworthy.errors import BadData, BadInput
 from roadworthy.learn.manifest import MANIFEST, read_manifest
 
 Row = dict[str, Any]
@@ -19,16 +19,13 @@ def overview(folder: Path) -> list[Row]:
     Raises:
         BadInput: no such folder, or neither stages nor probes in it.
         BadModel: a stage's files are not those that its manifest names.
+        BadData: a run.json that is damaged.
     """
     stages = sorted(folder.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
-    rows = {str(each.parent): _stage(each.parent) for each in stages}
-    for record in _probes(folder):
-        judged = short(record["config"]["test"][1])
-        for each in record["probes"]:
-            model = each["model"]
-            name = str(Path(model)) if Path(model).is_dir() else model
-            row = rows.setdefault(name, {"backbone": model})
-            row[f"probe of {judged}, {each['metric']}"] = each["value"]
+    rows = {str(each.parent.resolve()): _stage(each.parent) for each in stages}
+    for model, judged, value in _probes(folder):
+        name = str(Path(model).resolve()) if Path(model).is_dir() else model
+        rows.setdefault(name, {"backbone": model})[judged] = value
     if not rows:
         raise BadInput(f"{folder} holds no stage and no probe; give what --out of stages lies in")
     return list(rows.values())
@@ -57,11 +54,25 @@ def _stage(folder: Path) -> Row:
     return {**found, "TMACs": own["macs"] / 1e12, "TMACs with parents": total["macs"] / 1e12}
 
 
-def _probes(folder: Path) -> Iterator[Mapping[str, Any]]:
+def _probes(folder: Path) -> Iterator[tuple[str, str, float]]:
+    """Model, what it was judged on, and how good it was, of each probe."""
     for path in sorted(folder.glob("*/run.json")):
-        record = json.loads(path.read_text())
-        if record["command"] == "learn probe":
-            yield record
+        record = RunRecord.load(path)
+        if record.command == "learn probe":
+            yield from _probed(record, path)
+
+
+def _probed(record: RunRecord, path: Path) -> list[tuple[str, str, float]]:
+    try:
+        judged = short(record.config["test"][1])
+        return [
+            (each["model"], f"probe of {judged}, {each['metric']}", each["value"])
+            for each in record.numbers["probes"]
+        ]
+    except (LookupError, TypeError, AttributeError) as error:
+        raise BadData(
+            f"{path} does not say what was probed on what; run learn probe again, or remove it"
+        ) from error
 
 
 def table(rows: list[Row]) -> str:
