@@ -1,6 +1,7 @@
 """All stages of learning by the command line, on a few rendered scenes."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from roadworthy.cli import main
 from roadworthy.learn.overview import overview
 from roadworthy.learn.shards import ShardSet
 from roadworthy.learn.sources import samples
+from roadworthy.options import parse
+from roadworthy.options_learn import EXAMPLES, learn_request
 
 TASKS = ("detection", "depth")
 FIXED = "timm:vit_tiny_patch16_224@random"
@@ -129,6 +132,9 @@ def test_the_same_command_again_changes_nothing(lab: Path) -> None:
     ("words", "message"),
     [
         (["pack", "scenes:0-4", "--numbers", "2-5"], "scenes:0-4 has 0 to 4"),
+        (["pack", "scenes:0-2", "--size", "0"], "--size 0 given; at least 1 is allowed"),
+        (["pack", "scenes:0-2", "--size", "-32"], "--size -32 given"),
+        (["expert", RANDOM, "--source", "depth=scenes:0-4", "--size", "0"], "0 pixels a side"),
         (["nothing"], "learn amateur, learn expert"),
         (["expert", RANDOM, "--source", "scenes:0-4"], "TASK=SPEC is needed"),
         (["expert", RANDOM, "--source", "colour=scenes:0-4"], "colour"),
@@ -158,6 +164,16 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert len(said.splitlines()) == 1
     assert message in said
     assert not out.exists()
+
+
+def test_the_distilled_stage_of_the_examples_has_the_classifier_that_the_next_one_writes() -> None:
+    distilled, classified = (
+        parse(shlex.split("\n".join(EXAMPLES[name]).replace("\\\n", " "))[1:])
+        for name in ("learn distill", "learn classifier")
+    )
+    assert distilled.out == classified.dir
+    tasks = [task for task, _ in learn_request(distilled).sources.learned]
+    assert "classification" in tasks
 
 
 def test_a_probe_that_fails_leaves_nothing(

@@ -179,6 +179,9 @@ class PackRequest:
     numbers: str = ""
     labelled: bool = False
 
+    def __post_init__(self) -> None:
+        at_least_one("--size", self.size)
+
 
 @dataclass(frozen=True)
 class CatalogAddRequest:
@@ -190,6 +193,9 @@ class CatalogAddRequest:
     licence: str = ""
     split: str = ""
     size: int = 64
+
+    def __post_init__(self) -> None:
+        at_least_one("--size", self.size)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,8 @@ EXAMPLES = {
     ],
     "learn distill": [
         "roadworthy learn distill out/generalist --student metanet:mn_xs@random \\",
-        "    --source detection=shards:scenes --steps 900 --out out/distilled",
+        "    --source classification=shards:scenes --source detection=shards:scenes \\",
+        "    --steps 900 --out out/distilled",
     ],
     "learn classifier": [
         "roadworthy learn classifier out/distilled --out out/classifier.safetensors",

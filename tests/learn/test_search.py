@@ -4,10 +4,13 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from learn.spaces import small
+from PIL import Image
 
 from roadworthy.core.metanet import MetaNetConfig
 from roadworthy.errors import BadInput
@@ -130,3 +133,25 @@ def test_what_cannot_be_found_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_cannot_be_wrong(make: Callable[[], object], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         make()
+
+
+def test_the_example_of_the_docs_searches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for place in (f"{half}/{name}" for half in ("train", "held") for name in "abcdefghij"):
+        Path(place).mkdir(parents=True)
+        for number in range(2):
+            pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(f"{place}/{number}.png")
+    docs = (Path(__file__).parents[2] / "docs" / "learn.md").read_text()
+    _, _, section = docs.partition("### Search")
+    _, _, code = section.partition("```python\n")
+    code = code.partition("```")[0].replace("steps=250", "steps=1, batch=4")
+    said: dict[str, Any] = {}
+    exec(code.replace("evaluations=80", "evaluations=2"), said)
+    assert len(said["trials"]) == 2
+    cut = said["supernet"].cut(said["network"])
+    assert cut.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    learned = {each.numpy().tobytes() for each in said["learned"].content.images}
+    calibrating = said["judge"].calibration.content.images
+    assert learned.issuperset(each.numpy().tobytes() for each in calibrating)

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 
+from roadworthy.errors import BadInput
 from roadworthy.learn.raycast import Camera, Solid, Vector, View, cast
 from roadworthy.learn.sample import Sample
 
@@ -72,7 +73,12 @@ def render(number: int, size: int = 64) -> Sample:
     >>> sample = render(7)
     >>> sample.captions, sample.labels, sample.mask.shape
     (('a traffic sign on a street by day',), ('traffic sign',), (64, 64))
+
+    Raises:
+        BadInput: no pixel a side.
     """
+    if size < 1:
+        raise BadInput(f"scenes of {size} pixels a side given; 1 or more are needed")
     random = np.random.default_rng(number)
     scene = draw(random)
     solids = [solid for thing in scene.things for solid in thing.solids]
