@@ -1,9 +1,9 @@
 """How much of the bare backbone's speed the stage loop keeps.
 
 An expert learns from rendered scenes held in memory; beside it, in turns, the same backbone takes
-the same number of images forward and backward as plain tensors, in the same layout of memory,
-without views, loss, head, clipping or optimiser, and the same backbone with its head. Images a
-second by CPU time of this process, the best of --rounds.
+the same number of images forward and backward as plain tensors, in the same layout of memory and
+the same precision, without views, loss, head, clipping or optimiser, and the same backbone with
+its head. Images a second by CPU time of this process, the best of --rounds.
 
     python benchmarks/learn_speed.py --threads 2
 """
@@ -32,18 +32,28 @@ def squares(said: Sequence[Tensor]) -> Tensor:
     return torch.stack([each.square().mean() for each in said]).sum()
 
 
+def autocast() -> torch.autocast:
+    """What the loop's forward pass computes in, for the other arms."""
+    mixed = given.precision == "bf16-mixed"
+    return torch.autocast(given.device, torch.bfloat16, enabled=mixed)
+
+
 def bare(body: Backbone, task: Task, images: Tensor, steps: int) -> None:
     body.train().to(memory_format=torch.channels_last)
     for _ in range(steps):
-        squares(read(body, task, images)).backward()
+        with autocast():
+            loss = squares(read(body, task, images))
+        loss.backward()
 
 
 def with_head(body: Backbone, scenes: Source, images: Tensor, steps: int) -> None:
     headed = Headed(body, [scenes]).train().to(images.device)
     headed.to(memory_format=torch.channels_last)
     for _ in range(steps):
-        said = answer(scenes.task, headed.heads[0], read(body, scenes.task, images))
-        squares([said] if isinstance(said, Tensor) else said).backward()
+        with autocast():
+            said = answer(scenes.task, headed.heads[0], read(body, scenes.task, images))
+            loss = squares([said] if isinstance(said, Tensor) else said)
+        loss.backward()
 
 
 def loop(body: Backbone, scenes: Source, plan: Plan, device: str) -> None:
