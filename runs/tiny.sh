@@ -1,6 +1,6 @@
 #!/bin/sh
 # Every stage of learning on 800 rendered, synthetic scenes, MN-XS (0.9 million parameters), on two
-# cores in about ten minutes; CIFAR-10 is probed where ROADWORTHY_DATA names the data.
+# cores in about five minutes; CIFAR-10 is probed where ROADWORTHY_DATA names the data.
 #
 #     runs/tiny.sh DIR [SEED]
 #
