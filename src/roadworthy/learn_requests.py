@@ -10,7 +10,7 @@ from roadworthy.learn.adapt.protocols import Protocol
 from roadworthy.learn.gvb.terms import Terms
 from roadworthy.learn.machine import Machine
 from roadworthy.learn.plan import Plan
-from roadworthy.requests import Device, LearnTask, Workers, at_least_one, one_of
+from roadworthy.requests import Device, Hint, LearnTask, Workers, at_least_one, one_of
 
 StageVerb = Literal["amateur", "expert", "generalist", "distill"]
 Contrast = Literal["declip", "siglip"]
@@ -38,6 +38,7 @@ class LearnRequest:
         model: spec or stage that it begins with; the generalist's main expert; the teacher.
         auxiliaries: the generalist's other experts.
         student: spec or stage that is distilled into.
+        hints: what of the teacher is learned.
         resume: whether an interrupted run goes on.
     """
 
@@ -49,6 +50,7 @@ class LearnRequest:
     out: Path
     auxiliaries: tuple[Path, ...] = ()
     student: str = ""
+    hints: tuple[Hint, ...] = ()
     contrast: Contrast = "declip"
     resume: bool = True
 

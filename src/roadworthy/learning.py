@@ -94,7 +94,7 @@ def _stage(request: LearnRequest) -> dict[str, Any]:
             main = Path(request.model)
             return learn_generalist(main, request.auxiliaries, sources, job, choosing)
         case "distill":
-            return distill(request.model, request.student, sources, job)
+            return distill(request.model, request.student, sources, job, request.hints)
 
 
 def held(given: Sources) -> tuple[list[Source], list[Source], list[Source]]:

@@ -20,6 +20,7 @@ from roadworthy.learn_requests import (
     Sources,
     parse_source,
 )
+from roadworthy.requests import Hint
 
 BACKBONE = (
     "metanet:mn_xs, whose weights come along; metanet:NAME or timm:NAME with @random or @FILE; "
@@ -120,6 +121,8 @@ def _stage(name: str, parser: argparse.ArgumentParser) -> None:
         add("--choose", action="append", default=[], metavar=form, help=help)
     if name == "learn distill":
         add("--student", required=True, metavar="BACKBONE", help=BACKBONE)
+        help = "what of the teacher is learned: features, what its heads of a task say (all)"
+        add("--hints", nargs="+", choices=get_args(Hint), default=get_args(Hint), help=help)
     if captions:
         add("--loss", choices=get_args(Contrast), default="declip", help="(declip)")
     add("--steps", type=int, required=True, metavar="N", help="updates of the weights")
@@ -221,6 +224,7 @@ def learn_request(given: argparse.Namespace) -> LearnRequest:
         out=given.out,
         auxiliaries=tuple(getattr(given, "auxiliaries", ())),
         student=getattr(given, "student", ""),
+        hints=tuple(getattr(given, "hints", ())),
         contrast=getattr(given, "loss", "declip"),
         resume=given.resume,
     )

@@ -232,6 +232,8 @@ def test_what_cannot_be_distilled_is_told(
         distill(str(done), str(done), sources, job)
     with pytest.raises(BadInput, match="no source given"):
         distill(str(done), XS, [], job)
+    with pytest.raises(BadInput, match=r"hints depth given, and .* has no head"):
+        distill(str(done), XS, sources[:1], job, ["depth"])
     assert not job.out.exists()
 
 

@@ -117,3 +117,24 @@ def test_no_gradient_reaches_the_teacher(teacher: Headed, sources: list[Source])
     ].backward()
     assert all(p.grad is None for p in teacher.parameters())
     assert all(p.grad is not None for p in learner.parameters() if p.requires_grad)
+
+
+def test_only_what_is_asked_of_the_teacher_is_learned(
+    teacher: Headed, sources: list[Source]
+) -> None:
+    torch.manual_seed(1)
+    student = Headed(single("metanet:mn_xs@random"), sources)
+    batch = {"images": torch.randn(2, 3, 64, 64), "labels": torch.tensor([0, 1])}
+    parts: dict[str, dict[str, float]] = {}
+    every = ("features", "detection", "classification")
+    for hints in (every, ("detection",), ("classification",), ("features",)):
+        learner = Distilling(teacher, student, spread(teacher.backbone, sources), hints).eval()
+        with torch.no_grad():
+            parts[hints[0] if hints != every else "every"] = {
+                name: float(each) for name, each in learner(batch, 1).items()
+            }
+    assert parts["detection"]["features"] == parts["classification"]["features"] == 0
+    assert parts["features"]["answers"] == 0 < parts["features"]["features"]
+    both = parts["detection"]["answers"] + parts["classification"]["answers"]
+    assert parts["every"]["answers"] == pytest.approx(both, rel=1e-5)
+    assert len({each["labels"] for each in parts.values()}) == 1

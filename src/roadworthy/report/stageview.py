@@ -201,6 +201,7 @@ def _stage_options(config: Tree) -> list[str]:
     options = {
         "--with": " ".join(map(quote, experts)),
         "--student": quote(config.text("student") or "") if config.text("student") else "",
+        "--hints": " ".join(config.texts("hints")),
         "--loss": config.text("contrast") if config.text("stage") == "amateur" else "",
         "--steps": config.text("plan.steps"),
         "--batch-size": config.text("plan.batch"),
