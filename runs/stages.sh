@@ -12,8 +12,8 @@
 #
 # Amateur, an expert for each type of task, hard-shared multitask training with as many steps as the
 # experts have together, a generalist whose main branch is the multitask one, and one backbone
-# distilled out of it, which begins as the multitask one too; beside it as many steps from there
-# without a teacher. Linear probes on frozen features come last: of the scenes' classes and of
+# distilled out of it, which begins as the multitask one too and asks its teacher about boxes alone;
+# beside it as many steps from there without a teacher. Linear probes on frozen features come last: of the scenes' classes and of
 # CIFAR-10 (10 % of its labels, 32 pixels), which no stage has seen.
 
 tasks="classification detection segmentation depth"
@@ -83,7 +83,8 @@ OMP_NUM_THREADS=$JOBS roadworthy learn generalist "$DIR/multitask" --with $exper
     $common --steps $((2 * STEPS)) --rate 0.001 --out "$DIR/generalist"
 further="$(every) $common --steps $whole --temperature 1"
 {
-    echo distill "$DIR/generalist" --student "$DIR/multitask" $further --out "$DIR/distilled"
+    echo distill "$DIR/generalist" --student "$DIR/multitask" --hints detection $further \
+        --out "$DIR/distilled"
     echo expert "$DIR/multitask" $further --out "$DIR/further"
 } | all
 
