@@ -13,8 +13,8 @@
 # Amateur, an expert for each type of task, hard-shared multitask training with as many steps as the
 # experts have together, a generalist whose main branch is the multitask one, and one backbone
 # distilled out of it, which begins as the multitask one too and asks its teacher about boxes alone;
-# beside it as many steps from there without a teacher. Linear probes on frozen features come last: of the scenes' classes and of
-# CIFAR-10 (10 % of its labels, 32 pixels), which no stage has seen.
+# beside it as many steps from there without a teacher. Linear probes on frozen features come last:
+# of the scenes' classes and of CIFAR-10 (10 % of its labels, 32 pixels), which no stage has seen.
 
 tasks="classification detection segmentation depth"
 random=metanet:$MODEL@random
