@@ -249,6 +249,7 @@ def _step(stage: Origin) -> Row:
         "seed": told["seed"],
         "sha256": f"`{stage.sha256[:12]}`",
         "CPU minutes": f"{told['compute']['cpu_seconds'] / 60:.1f}",
+        "asked of the teacher": ", ".join(told.get("hints", ())) or None,
         "TMACs": told["compute"]["macs"] / 1e12,
     }
 
