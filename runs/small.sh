@@ -1,6 +1,6 @@
 #!/bin/sh
 # Every stage of learning on scenes and real images: tiny ImageNet (8000, names of classes), Flickr8k
-# (1000, captions) and COCO (128, boxes and masks), MN-XS, on a CPU: 33 CPU minutes of learning
+# (1000, captions) and COCO (128, boxes and masks), MN-XS, on a CPU: 26 CPU minutes of learning
 # (AVX2). What it reaches stands in docs/learn.md.
 #
 #     ROADWORTHY_DATA=DATA runs/small.sh DIR [SEED]
