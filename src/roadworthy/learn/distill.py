@@ -137,7 +137,7 @@ class Distilling(Learner):
         return self
 
     def forward(self, tensors: dict[str, Tensor], source: int) -> dict[str, Tensor]:
-        """The loss of features, of heads' answers and of the source's labels."""
+        """The loss of the source's labels and, where they are asked, of features and answers."""
         batch = Batch(**tensors)
         with torch.no_grad():
             wanted = self.teacher.backbone.forward_both(batch.images)
@@ -150,17 +150,15 @@ class Distilling(Learner):
             )
             if self.asked[number] or number == source
         }
-        parts = {
-            "features": self.features(seen, wanted),
-            "answers": self.answers(said, wanted),
-            "labels": loss_of(own.task, said[source], batch, len(own.classes)),
-        }
+        parts = {"labels": loss_of(own.task, said[source], batch, len(own.classes))}
+        if len(self.adapters):
+            parts["features"] = self.features(seen, wanted)
+        if any(self.asked):
+            parts["answers"] = self.answers(said, wanted)
         return {"loss": torch.stack([*parts.values()]).sum(), **parts}
 
     def features(self, seen: Both, wanted: Both) -> Tensor:
-        """How far pooled features and maps are from the teacher's, on average; 0 if not asked."""
-        if not len(self.adapters):
-            return wanted[0].new_zeros(())
+        """How far pooled features and maps are from the teacher's, on average."""
         triples = zip(self.adapters, five(seen), five(wanted), strict=True)
         return torch.stack([
             feature_loss(adapter(mine), standardised(theirs, self.get_buffer(f"spread{number}")))
@@ -169,7 +167,7 @@ class Distilling(Learner):
 
     def answers(self, said: Mapping[int, Any], wanted: Both) -> Tensor:
         """How far what is said is from what the teacher's heads say, where they are asked."""
-        found = [wanted[0].new_zeros(())]
+        found: list[Tensor] = []
         for number in said:
             says = self.student.says[number]
             head = self.teacher.head_for(says)
