@@ -128,7 +128,7 @@ class Distilling(Learner):
 
     def extra_repr(self) -> str:
         """What is learned: what a run that goes on must have in common."""
-        return "" if self.hints == HINTS else ", ".join(self.hints)
+        return ", ".join(self.hints)
 
     def train(self, mode: bool = True) -> "Distilling":
         """The teacher stays in eval mode."""

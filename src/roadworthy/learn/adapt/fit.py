@@ -190,6 +190,7 @@ def _descended(
     spent = Compute()
     if len(how.rates) > 1:
         learned, held = apart(labelled, seed)
+        device = resolve_device(machine.device)
         for rate in track(how.rates, "choosing a rate", len(how.rates)):
             trial, room = replace(plan, rate=rate), out / f"rate-{rate:g}"
             try:
@@ -200,7 +201,6 @@ def _descended(
                 verdicts[rate] = None  # its loss was no number
                 continue
             spent = spent.plus(**vars(cost))
-            device = resolve_device(machine.device)
             verdicts[rate] = judge_head(learner.backbone, learner.heads[0], held, device)
         plan = replace(plan, rate=_best(verdicts))
     learner, cost = _run(begin, labelled, protocol, plan, out / "all", machine)
