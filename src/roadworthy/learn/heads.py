@@ -19,6 +19,8 @@ from roadworthy.learn.dense_losses import locations
 Maps = Sequence[Float[Tensor, "b _ _ _"]]
 Found = dict[str, Tensor]
 """Boxes ``[n 4]`` in pixels of the input, scores and labels ``[n]``, best first."""
+CLASS_LAYERS = ("classes.", "linear.")
+"""How the names of those weights begin that have a row for each class."""
 _WIDTH = 64
 _NEAREST, _FARTHEST = 0.1, 1000.0
 _LONGEST = math.log(64)

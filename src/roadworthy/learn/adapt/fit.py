@@ -28,10 +28,11 @@ from roadworthy.learn.adapt.protocols import (
 )
 from roadworthy.learn.backbones import Backbone, backbone, backbone_for
 from roadworthy.learn.batches import Source
-from roadworthy.learn.expert import Headed
+from roadworthy.learn.expert import Headed, head_config, lend
 from roadworthy.learn.judge import Verdict
 from roadworthy.learn.loop import Compute, Feed, Learner, train
 from roadworthy.learn.machine import Machine
+from roadworthy.learn.manifest import is_stage
 from roadworthy.learn.plan import Plan
 from roadworthy.learn.probe import fit_linear, kept_rows, part_of
 from roadworthy.learn.tasks import AUGMENTATIONS, judge_head
@@ -226,10 +227,12 @@ def _run(
     stages = protocol.stages if isinstance(protocol, Staged) else (protocol,)
     headed, spent = None, Compute()
     for number, stage in enumerate(stages):
-        torch.manual_seed(plan.seed)  # of the head, the same for every rate
+        torch.manual_seed(plan.seed)  # of what of the head is new, the same for every rate
         learner = Adapting(backbone_for(begin, shown.content.side), shown, stage)
         if headed is not None:
             learner.headed.load_state_dict(headed.state_dict())
+        elif is_stage(begin):
+            lend(learner.headed.heads[0], head_config(shown), Path(begin))
         part = replace(plan, steps=stage.descent.steps, seed=_seed(plan, number))
         headed, cost = _learned(learner, shown, part, out / type(stage).__name__.lower(), machine)
         spent = spent.plus(**vars(cost))

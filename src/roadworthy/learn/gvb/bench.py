@@ -32,6 +32,7 @@ from roadworthy.learn.gvb.shown import Shown, answers, repeated, show
 from roadworthy.learn.gvb.subsets import draw, listed, take
 from roadworthy.learn.gvb.terms import Terms
 from roadworthy.learn.holding import hold
+from roadworthy.learn.manifest import HEADS, is_stage, read_manifest
 
 Row = dict[str, Any]
 
@@ -120,9 +121,10 @@ def suited(terms: Terms, task: Task) -> Protocol:
 
 
 def weights_of(model: str, seed: int) -> str:
-    """Hash of a backbone's weights, as a row of that seed begins with them."""
+    """Hash of what a row of that seed begins with: a backbone's weights, and a stage's heads."""
     torch.manual_seed(seed)  # of weights that are drawn
-    return weights_hash(backbone(model))
+    heads = read_manifest(Path(model))["files"].get(HEADS, "") if is_stage(model) else ""
+    return weights_hash(backbone(model)) + heads
 
 
 def key_of(unit: Unit, terms: Terms, weights: str) -> str:
