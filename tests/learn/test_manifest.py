@@ -1,4 +1,4 @@
-"""A stage's folder is never overwritten by what begins with it."""
+"""A stage's folder: what may begin with it, and that this never overwrites it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from roadworthy.learn.amateur import learn_amateur
 from roadworthy.learn.backbones import backbone
 from roadworthy.learn.batches import Source
 from roadworthy.learn.distill import distill
-from roadworthy.learn.expert import Headed, Job, learn_expert, written
+from roadworthy.learn.expert import Headed, Job, learn_expert, reopened, written
 from roadworthy.learn.generalist import learn_generalist
 from roadworthy.learn.loop import Compute, Trained
 from roadworthy.learn.machine import Machine
@@ -51,6 +51,9 @@ def adapted(model: Path, out: Path) -> None:
 
 RUNS: dict[str, Callable[[Path, Path, Path, Source], object]] = {
     "begin": lambda a, b, out, depth: learn_expert(str(a), [depth], Job(out, PLAN, CPU)),
+    "weights": lambda a, b, out, depth: learn_expert(
+        f"{XS.removesuffix('random')}{a / 'model.safetensors'}", [depth], Job(out, PLAN, CPU)
+    ),
     "amateur": lambda a, b, out, depth: learn_amateur(
         str(a), [captioned("scenes:0-4", 32)], Job(out, PLAN, CPU)
     ),
@@ -81,3 +84,9 @@ def test_parents_are_looked_at_before_anything_is_written(
     with pytest.raises(BadModel, match=r"heads\.safetensors is not what manifest\.json says"):
         write_stage(stages[1], StageConfig("expert", XS, 32), nn.Conv2d(1, 1, 1), nn.Module(), made)
     assert read_manifest(stages[1])["stage"] == "expert"
+
+
+def test_a_probe_leaves_no_head_to_go_on_from(stages: tuple[Path, Path], tmp_path: Path) -> None:
+    adapted(stages[0], tmp_path / "probe")
+    with pytest.raises(BadModel, match="was adapted by linear, which leaves no head to go on from"):
+        reopened(tmp_path / "probe")

@@ -206,6 +206,9 @@ def test_an_interrupted_writer_leaves_no_set(streets: list[Sample], tmp_path: Pa
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
+        write_shards(ends(), tmp_path / "set", 50)
+    assert not (tmp_path / "set").exists()
+    with pytest.raises(KeyboardInterrupt):
         write_shards(ends(), tmp_path / "set", 5)
     with pytest.raises(BadData, match="no finished shards"):
         ShardSet(tmp_path / "set")

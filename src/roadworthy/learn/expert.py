@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from roadworthy.core.checkpoints import read_weights
-from roadworthy.errors import BadInput
+from roadworthy.errors import BadInput, BadModel
 from roadworthy.learn.backbones import (
     Architecture,
     Backbone,
@@ -91,8 +91,18 @@ def head_config(of: Source | HeadConfig) -> HeadConfig:
 
 
 def reopened(folder: Path) -> Headed:
-    """The backbone of a stage and its heads, which an amateur has not, as saved, in eval mode."""
-    heads = read_config(folder).heads
+    """The backbone of a stage and its heads, which an amateur has not, as saved, in eval mode.
+
+    Raises:
+        BadModel: a damaged stage, or one adapted without a head that descends.
+    """
+    config = read_config(folder)
+    if config.protocol in ("Linear", "Neighbours"):
+        raise BadModel(
+            f"{folder} was adapted by {config.protocol.lower()}, which leaves no head to go on "
+            "from; give a folder adapted by frozen, lora, full or staged, or a stage of learn"
+        )
+    heads = config.heads
     learner = Headed(backbone(str(folder)), heads)
     if heads:  # an amateur's file holds its text tower
         fill(learner.heads, folder, HEADS)

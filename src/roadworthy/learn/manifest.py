@@ -104,7 +104,8 @@ def stage_folder(out: Path, begun: Sequence[str | Path]) -> Path:
         BadInput: `out` is one of them, or as `output_folder` says.
     """
     for each in begun:
-        if is_stage(each) and Path(each).resolve() == out.resolve():
+        held = Path(each) if is_stage(each) else Path(str(each).rpartition("@")[2]).parent
+        if is_stage(held) and held.resolve() == out.resolve():
             raise BadInput(
                 f"--out {out} given, which this run begins with and would overwrite; give a folder "
                 "of its own"

@@ -69,13 +69,12 @@ class Written(NamedTuple):
 
 
 def begin(out: str | Path, per_shard: int) -> None:
-    """Make room for a set; BadInput where there is one already, or without a sample a shard."""
+    """BadInput where there is a set already, or without a sample a shard."""
     if per_shard < 1:
         raise BadInput(f"{per_shard} samples a shard given; 1 or more are needed")
     fs, root = _opened(str(out))
     if fs.exists(f"{root}/{INDEX}"):
         raise BadInput(f"{out} holds shards already; give another address or remove them")
-    fs.makedirs(root, exist_ok=True)
 
 
 def write_shard(samples: Sequence[Sample], out: str | Path, number: int, per_shard: int) -> Written:
@@ -85,6 +84,7 @@ def write_shard(samples: Sequence[Sample], out: str | Path, number: int, per_sha
     content = b"".join(packed) + END
     offsets = np.cumsum([0, *map(len, packed)]).tolist()
     shard = Shard(f"{number:05d}.tar", _sha256(content), tuple(offsets))
+    fs.makedirs(root, exist_ok=True)
     _put(fs, f"{root}/{shard.file}", content)
     return Written(shard, Counter((each.source, each.licence, each.split) for each in samples))
 
