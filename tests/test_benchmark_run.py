@@ -20,9 +20,12 @@ from roadworthy import benchmarking
 from roadworthy.cli import main
 from roadworthy.learn.adapt.fit import Adapted
 from roadworthy.learn.backbones import backbone
+from roadworthy.learn.gvb.bench import Named, Unit
 from roadworthy.learn.gvb.own import own
 from roadworthy.learn.gvb.shown import answers, show
+from roadworthy.learn.gvb.subsets import read_subset
 from roadworthy.learn.gvb.table import by_task, summary
+from roadworthy.learn.gvb.terms import Terms
 from roadworthy.learn.scenes import scenes
 from roadworthy.learn.shards import write_shards
 
@@ -53,6 +56,11 @@ def _spoil(folder: Path) -> None:
         shutil.copy(folder / "JPEGImages" / f"{i}.png", folder / "empty" / "JPEGImages")
         (folder / "empty" / "Annotations" / f"{i}.xml").write_text(bare)
     (folder / "few" / "5.png").unlink()
+    held = dict(np.load(folder / "a.npz"))
+    np.savez(folder / "a.npz", **held, six=np.arange(12) % 6)
+    shutil.copytree(folder / "nothing", folder / "rare")
+    for i in range(12):
+        Image.fromarray(np.full((40, 48), i == 11, np.uint8)).save(folder / "rare" / f"{i}.png")
 
 
 def pairs(data: Path) -> list[str]:
@@ -121,7 +129,8 @@ def test_another_protocol_asks_the_backbone_nothing_again(
     def never(*_: object) -> None:
         raise AssertionError("the backbone was asked")
 
-    monkeypatch.setattr("roadworthy.core.metanet.MetaNet.forward", never)
+    for asking in ("roadworthy.learn.probe.rows_of", "roadworthy.learn.gvb.shown._seen"):
+        monkeypatch.setattr(asking, never)
     told = run(tmp_path, *given, "--protocol", "knn")
     assert [row["protocol"] for row in told["rows"]] == ["Neighbours"]
 
@@ -181,7 +190,22 @@ def test_two_processes_do_not_share_a_folder(
     assert "in use by another benchmark" in capsys.readouterr().err
     os.close(held)
     run(tmp_path, *words[:-2], "--seeds", "1", "--protocol", "frozen")
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["features", "rows", "run.json"]
+    there = sorted(each.name for each in tmp_path.iterdir())
+    assert there == ["features", "lists", "rows", "run.json"]
+    (path,) = (tmp_path / "lists").iterdir()
+    told = json.loads((tmp_path / "run.json").read_text())
+    assert read_subset(path).sha256 == told["rows"][0]["subset"]
+
+
+def test_classes_that_a_share_does_not_show_are_told(data: Path, tmp_path: Path) -> None:
+    spec = f"segmentation=masks:{data}?masks=rare&names=names.txt"
+    told = run(tmp_path, BODY, "--data", spec, "--test", spec, "--fraction", "0.5", "--seeds", "4")
+    lists = [read_subset(each).images for each in sorted((tmp_path / "lists").iterdir())]
+    shown = [any(name.startswith("11.png") for name in each) for each in lists]
+    line = "learns from shows 1 (square)"
+    said = [any(each.endswith(line) for each in row["told"]) for row in told["rows"]]
+    assert said == [not each for each in shown]
+    assert {*said} == {True, False}
 
 
 def test_damaged_rows_are_measured_again(
@@ -213,7 +237,10 @@ def test_one_training_set_may_be_judged_by_two(data: Path, tmp_path: Path) -> No
         ("segmentation", "masks:{}?masks=far", "--test", "ids beyond its 2 classes"),
         ("segmentation", "masks:{}?masks=few", "--test", "says nothing for segmentation"),
         ("segmentation", "masks:{}?masks=void&names=names.txt", "--data", "no pixel of a class to"),
+        ("segmentation", "masks:{}?masks=void", "--test", "no pixel of a class to judge by"),
         ("depth", "depth:{}?depth=nothing", "--data", "no depth to learn from"),
+        ("depth", "depth:{}?depth=nothing", "--test", "no depth to judge by"),
+        ("detection", "voc:{}/empty", "--test", "no object to find to judge by"),
         ("detection", "voc:{}/empty", "--data", "no object to learn from"),
     ],
 )
@@ -282,6 +309,11 @@ def test_errors_are_shares_of_the_first_backbones() -> None:
     assert [each["mean"] for each in summary(both)] == [0.6, 0.2]
     errors = {each["backbone"]: each["relative"] for each in by_task(table)}
     np.testing.assert_allclose([errors["a"], errors["b"]], [1, 1])
+    spans = {each["backbone"]: (each["low"], each["high"]) for each in by_task(table[:2])}
+    np.testing.assert_allclose(spans["b"], [0.5, 0.5])
+    wide = summary([row("a", 0, 0.5), row("a", 1, 0.5), row("b", 0, 0.5), row("b", 1, 0.6)])
+    low, high = ([*by_task(wide)][1][name] for name in ("low", "high"))
+    np.testing.assert_allclose([low, high], [0.9 - 12.706 * 0.1, 0.9 + 12.706 * 0.1], 1e-4)
     exact = summary([row("a", 0, 1.0, "exact"), row("b", 0, 0.5, "exact")])
     assert {each["datasets"] for each in by_task([*table, *exact])} == {2}
 
@@ -307,11 +339,22 @@ def test_two_workers_find_what_one_process_finds(
     assert "gone" in capsys.readouterr().err
 
 
+def test_a_worker_opens_files_anew_for_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    forgot: list[int] = []
+    monkeypatch.setattr(benchmarking, "forget", lambda: forgot.append(1))
+    monkeypatch.setattr(benchmarking, "measured", lambda *_: {})
+    work = (Unit(Named("dtd", ""), BODY, 0), Terms(), Path())
+    for call in ("a", "a", "b"):
+        benchmarking._one(call, work)
+    assert len(forgot) == 2
+
+
 def test_what_does_not_fit_is_told_before_any_work(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own_data = pairs(data)[:4]
     out, half = ["--out", str(tmp_path / "out")], ["--fraction", "0.5"]
+    six = [each.replace("y=y", "y=six") for each in own_data]
     for given, said in (
         (["--out", "x"], "no backbone given"),
         ([BODY, *own_data], "no --out given"),
@@ -324,6 +367,7 @@ def test_what_does_not_fit_is_told_before_any_work(
         ([BODY, *own_data, *own_data, *out], "given twice; give each pair"),
         ([BODY, *own_data, "--fraction", "0.01", *out], "without an image"),
         ([BODY, *own_data, "--fraction", "0.2", *out], "leaves 2 of 12 training images"),
+        ([BODY, *six, *half, *out, "--protocol", "frozen"], "a second one of some is needed to"),
         ([BODY, *own_data, "--steps", "0", *out], "steps 0 given"),
         ([BODY, *own_data, "--rates", "0.002", "-1", *out], "rate -1.0 given"),
         ([BODY, "timm:vit_tiny_patch16_224@random", *own_data, *half, *out], "give --size 224"),

@@ -1,7 +1,9 @@
 """Two local workers of Ray find what one process finds; what goes wrong there is told here."""
 
 import json
+import operator
 import os
+import time
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -115,6 +117,30 @@ def test_what_a_worker_dislikes_is_told_as_it_would_be_here(two_workers: None) -
         pytest.raises(BadModel, match=r"none\.py"),
     ):
         list(spread(BASE, [BASE], [range(8)]))
+
+
+@needs_ray
+def test_a_task_has_as_many_threads_as_who_asks(two_workers: None) -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with pytest.warns(UserWarning, match="a row takes all 2 processors"):
+            found = dict(cluster.mapped(operator.call, [torch.get_num_threads] * 2, gpu=False))
+        assert found == {0: 2, 1: 2}
+        torch.set_num_threads(3)
+        with pytest.raises(BadInput, match="3 threads a row and machines of 2 processors given"):
+            list(cluster.mapped(operator.call, [torch.get_num_threads], gpu=False))
+    finally:
+        torch.set_num_threads(threads)
+
+
+@needs_ray
+def test_after_a_fault_no_task_goes_on(two_workers: None, tmp_path: Path) -> None:
+    late = f"import time; time.sleep(2); open({str(tmp_path / 'late')!r}, 'w')"
+    with pytest.raises(ValueError, match="invalid literal"):
+        list(cluster.mapped(operator.call, [partial(int, "no"), partial(exec, late)], gpu=False))
+    time.sleep(2.5)
+    assert not (tmp_path / "late").exists()
 
 
 @needs_ray

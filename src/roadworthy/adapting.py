@@ -78,6 +78,7 @@ def _told(request: AdaptRequest, adapted: Adapted) -> dict[str, Any]:
         "protocol": type(request.protocol).__name__,
         "fraction": request.fraction,
         "chosen": adapted.chosen,
+        "lent": adapted.lent,
         "trials": {f"{choice:g}": value for choice, value in adapted.trials.items()},
     }
 

@@ -3,18 +3,22 @@
 import fcntl
 import json
 import os
+import re
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
+from uuid import uuid4
 
 from roadworthy.core.predict import resolve_device
 from roadworthy.core.progress import track
 from roadworthy.core.runs import RunRecord, output_room, plain, write_atomically
 from roadworthy.errors import BadInput
 from roadworthy.learn.adapt.fit import LEAST
+from roadworthy.learn.adapt.protocols import Descending
 from roadworthy.learn.backbones import backbone, check_size
 from roadworthy.learn.batches import Task
 from roadworthy.learn.gvb.bench import (
@@ -24,16 +28,17 @@ from roadworthy.learn.gvb.bench import (
     Row,
     Terms,
     Unit,
+    begun_of,
     forget,
     key_of,
     measured,
     opened,
-    weights_of,
+    suited,
 )
 from roadworthy.learn.gvb.entries import ENTRIES
 from roadworthy.learn.gvb.part import Part
 from roadworthy.learn.gvb.published import published
-from roadworthy.learn.gvb.subsets import draw
+from roadworthy.learn.gvb.subsets import draw, write_subset
 from roadworthy.learn.holding import check_side
 from roadworthy.learn_requests import BenchmarkRequest
 
@@ -57,7 +62,7 @@ def benchmark(request: BenchmarkRequest) -> RunRecord:
         for model in request.models:
             check_size(backbone(model), terms.size)
         for each in datasets:
-            _check_share(opened(each, terms.size).train, terms.fraction)
+            _check_share(opened(each, terms.size).train, terms)
         units = [
             Unit(dataset, model, request.seed + number)
             for dataset in datasets
@@ -67,6 +72,8 @@ def benchmark(request: BenchmarkRequest) -> RunRecord:
         rows = list(_rows(units, terms, request, out))
         with suppress(OSError):
             (out / "work").rmdir()
+        for each in datasets:
+            _write_lists(opened(each, terms.size).train, request, out / "lists")
     record = _record(request, rows, [opened(each, terms.size).entry.name for each in datasets])
     record.save(out / "run.json")
     return record
@@ -113,14 +120,34 @@ def _alone(out: Path) -> Generator[None]:
         os.close(folder)
 
 
-def _check_share(train: Part, fraction: float) -> None:
-    """BadInput where a share leaves a class without an image, or too few to learn from."""
-    drawn = len(draw(train, fraction, seed=0).images)
+def _check_share(train: Part, terms: Terms) -> None:
+    """BadInput where a share leaves a class without an image, or too few to learn and choose by."""
+    drawn, said = len(draw(train, terms.fraction, seed=0).images), ""
+    how = suited(terms, train.task)
     if drawn < LEAST:
+        said = f"{LEAST} or more are needed"
+    elif (
+        isinstance(how, Descending)
+        and len(how.descent.rates) > 1
+        and train.labels
+        and drawn == len(train.classes)
+    ):
+        said = "one of each class; a second one of some is needed to choose a rate, or one rate"
+    if said:
         raise BadInput(
-            f"fraction {fraction:g} given, which leaves {drawn} of {len(train)} training images of "
-            f"{train.origin.source}; {LEAST} or more are needed"
+            f"fraction {terms.fraction:g} given, which leaves {drawn} of {len(train)} training "
+            f"images of {train.origin.source}; {said}"
         )
+
+
+def _write_lists(train: Part, request: BenchmarkRequest, folder: Path) -> None:
+    """Leave which images each seed learns from, for others to take or to check."""
+    folder.mkdir(exist_ok=True)
+    fraction = request.terms.fraction
+    for seed in range(request.seed, request.seed + request.seeds):
+        drawn = draw(train, fraction, seed)
+        name = re.sub(r"[^\w.-]+", "-", f"{drawn.dataset}-{fraction:g}-{seed}")
+        write_subset(drawn, folder / f"{name}.json")
 
 
 def _rows(
@@ -128,8 +155,8 @@ def _rows(
 ) -> Iterator[Row]:
     """A row for each unit, in order: those that have been measured before, and the rest."""
     begun = dict.fromkeys((unit.model, unit.seed) for unit in units)
-    weights = {each: weights_of(*each) for each in track(begun, "opening", len(begun))}
-    keys = [key_of(unit, terms, weights[unit.model, unit.seed])[:32] for unit in units]
+    hashes = {each: begun_of(*each) for each in track(begun, "opening", len(begun))}
+    keys = [key_of(unit, terms, hashes[unit.model, unit.seed])[:32] for unit in units]
     files = [out / "rows" / f"{key}.json" for key in keys]
     missing = [number for number, file in enumerate(files) if not _read(file)]
     room = out.resolve() / "work"
@@ -162,11 +189,18 @@ def _by_ray(work: Sequence[Work], request: BenchmarkRequest) -> Iterator[tuple[i
     from roadworthy.cluster import mapped
 
     device = resolve_device(request.terms.machine.device)
-    return mapped(_one, work, gpu=device.type == "cuda")
+    return mapped(partial(_one, str(uuid4())), work, gpu=device.type == "cuda")
 
 
-def _one(work: Work) -> Row:
+def _one(call: str, work: Work) -> Row:
+    _anew(call)
     return measured(*work)
+
+
+@lru_cache(maxsize=1)
+def _anew(call: str) -> None:
+    """A worker may have seen the files of an earlier call."""
+    forget()
 
 
 def _record(request: BenchmarkRequest, rows: list[Row], names: Sequence[str]) -> RunRecord:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -9,6 +10,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from roadworthy.errors import BadInput, RoadworthyError
 from roadworthy.noise.sweep import Bench, Findings, Spread, judge
@@ -85,18 +88,23 @@ def mapped(
 ) -> Iterator[tuple[int, Any]]:
     """What `function` makes of each item, by the workers of Ray, in the order they finish.
 
+    A task computes with as many threads as this process, since sums depend on them, and takes as
+    many processors.
+
     Args:
         function: of a module that workers can import.
-        gpu: a task takes a GPU, not a processor.
+        gpu: a task takes a GPU, not processors.
 
     Raises:
         BadInput: Ray is not installed, or RAY_ADDRESS leads nowhere.
         RoadworthyError: a task died; what a task raises itself is raised here.
     """
     with session() as ray:
-        task = ray.remote(**{"num_gpus" if gpu else "num_cpus": 1})(_in_folder)
+        threads = torch.get_num_threads()
+        task = ray.remote(**({"num_gpus": 1} if gpu else {"num_cpus": threads}))(_as_here)
+        _check_room(ray, 0 if gpu else threads)
         folder = str(Path.cwd())
-        waiting = {task.remote(function, each, folder): i for i, each in enumerate(items)}
+        waiting = {task.remote(function, each, folder, threads): i for i, each in enumerate(items)}
         try:
             while waiting:
                 (done,), _ = ray.wait(list(waiting), num_returns=1)
@@ -108,11 +116,29 @@ def mapped(
                 "a task of Ray died, perhaps for want of memory; the same command goes on with "
                 "what is finished"
             ) from error
+        finally:
+            for each in waiting:  # after a fault: none goes on in a session that stays
+                ray.cancel(each, force=True)
 
 
-def _in_folder(function: Callable[[Any], Any], item: Any, folder: str) -> Any:
+def _check_room(ray: Any, threads: int) -> None:
+    """BadInput where no machine has so many processors; a warning where it would be one by one."""
+    machines = [int(each["Resources"].get("CPU", 0)) for each in ray.nodes() if each["Alive"]]
+    few = "set OMP_NUM_THREADS to fewer, e.g. 1: results are those of as many threads here"
+    if threads > max(machines):
+        raise BadInput(
+            f"{threads} threads a row and machines of {max(machines)} processors given; {few}"
+        )
+    if threads > 1 and sum(each // threads for each in machines) == 1:
+        warnings.warn(
+            f"a row takes all {threads} processors, one after the other; {few}", stacklevel=3
+        )
+
+
+def _as_here(function: Callable[[Any], Any], item: Any, folder: str, threads: int) -> Any:
     with suppress(OSError):
         os.chdir(folder)
+    torch.set_num_threads(threads)
     return function(item)
 
 

@@ -59,13 +59,13 @@ def _of_task(result: Row, task: str) -> list[Row]:
         name, show = row["dataset"], _shown_as(row["metric"])
         metric = f"{row['metric']}, {'higher' if row['higher'] else 'lower'}"
         into = rows.setdefault(name, {"data set": row["title"], "metric": metric})
-        into[row["backbone"]] = _span(row, show)
+        into[row["backbone"]] = _around(row["mean"], row, show)
         known = result["published"].get(name)
         if known:
             best = (max if row["higher"] else min)(known, key=lambda each: known[each])
             into["best published"] = f"{show(known[best])} ({best})"
-    errors = {row["backbone"]: row["relative"] for row in result["types"] if row["task"] == task}
-    shares = {name: f"{each:.3f}" for name, each in errors.items() if each is not None}
+    errors = [row for row in result["types"] if row["task"] == task and row["relative"] is not None]
+    shares = {row["backbone"]: _around(row["relative"], row, "{:.3f}".format) for row in errors}
     return [*rows.values(), {"data set": "relative error", **shares}]
 
 
@@ -78,6 +78,6 @@ def _shown_as(metric: str) -> Callable[[float], str]:
     )
 
 
-def _span(row: Row, show: Callable[[float], str]) -> str:
-    span = "" if row["low"] is None else f" [{show(row['low'])}, {show(row['high'])}]"
-    return f"{show(row['mean'])}{span}"
+def _around(middle: float, row: Row, show: Callable[[float], str]) -> str:
+    span = "" if row["low"] in (None, middle) else f" [{show(row['low'])}, {show(row['high'])}]"
+    return f"{show(middle)}{span}"

@@ -150,6 +150,15 @@ def test_rmse_by_hand() -> None:
     assert task.points == -100
 
 
+@pytest.mark.parametrize("lost", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("post", ["as-trained", "nearest"])
+def test_what_is_no_number_counts_as_no_distance(lost: float, post: str) -> None:
+    task, places = Depth((24, 32)), [placement(SQUASH, (2, 2))]
+    answers = task.answers(torch.full((1, 6, 8), lost), places, post)
+    evidence = task.evidence(answers, [np.array([[3.0, 3.0], [3.0, np.nan]])])
+    assert task.values(evidence, np.array([[1]])).tolist() == [3.0]
+
+
 def test_depths_flip_from_a_quarter_on() -> None:
     base = np.array([[1.0, 1.0, 2.0, np.nan, 1.0, 2.0]])
     answer = np.array([[1.2, 1.3, 1.7, np.nan, np.nan, 1.5]])

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from roadworthy.cli import main
 from roadworthy.core.boxes import Finish, candidates, chosen, head_of
+from roadworthy.core.capture import capture
 from roadworthy.errors import BadData, BadInput
 from roadworthy.learn.adapt import low_rank
-from roadworthy.learn.adapt.adapted import AdaptedModel
+from roadworthy.learn.adapt.adapted import AdaptedModel, open_adapted
 from roadworthy.learn.adapt.fit import Adapted, Adapting, adapt, apart
 from roadworthy.learn.adapt.neighbours import NeighbourHead, best_count
 from roadworthy.learn.adapt.protocols import (
@@ -32,7 +33,7 @@ from roadworthy.learn.adapt.protocols import (
 from roadworthy.learn.backbones import backbone
 from roadworthy.learn.batches import Source
 from roadworthy.learn.draws import chosen as chosen_images
-from roadworthy.learn.expert import Job, learn_expert, reopened
+from roadworthy.learn.expert import Job, head_config, learn_expert, lend, reopened
 from roadworthy.learn.heads import decode
 from roadworthy.learn.loop import Learner, train
 from roadworthy.learn.machine import Machine
@@ -180,15 +181,20 @@ def test_a_head_begins_as_the_one_that_the_stage_has(tmp_path: Path) -> None:
     known = reopened(stage).heads[0].state_dict()
     still = Frozen(Descent(steps=1, batch=2, rates=(1e-30,)))
     others = replace(streets, classes=streets.classes[::-1])
-    for name, shown, anew in (
-        ("same", streets, set()),
-        ("other", others, {"classes.weight", "classes.bias"}),
-    ):
+    numbers = replace(streets, classes=tuple(map(str, range(len(streets.classes)))))
+    layer = {"classes.weight", "classes.bias"}
+    for name, shown, anew in (("same", streets, set()), ("other", others, layer)):
         found = adapt(str(stage), shown, still, tmp_path / name, machine=Machine("cpu"))
         begun = found.head.state_dict()
         assert {n for n, each in known.items() if not torch.allclose(each, begun[n])} == anew
+        assert found.lent
+    head = task_head("detection", backbone(BODY), len(numbers.classes))
+    learn_expert(BODY, [numbers], Job(tmp_path / "numbers", Plan(steps=1, batch=2), Machine("cpu")))
+    drawn = head.get_parameter("classes.weight").clone()
+    assert lend(head, head_config(numbers), tmp_path / "numbers")
+    assert torch.equal(head.get_parameter("classes.weight"), drawn)  # numbers name no class
     room = source("scenes:0-6", "depth", 32)
-    adapt(str(stage), room, still, tmp_path / "room", machine=Machine("cpu"))  # it has none to lend
+    assert not adapt(str(stage), room, still, tmp_path / "room", machine=Machine("cpu")).lent
 
 
 def test_stages_go_on_where_they_were_interrupted(tmp_path: Path, coloured: Source) -> None:
@@ -210,6 +216,12 @@ def test_a_rate_that_breaks_is_not_chosen(tmp_path: Path, coloured: Source) -> N
     found = adapt(BODY, coloured, wild, tmp_path, machine=Machine("cpu"))
     assert found.chosen == 1e-3
     assert found.trials[1e30] is None
+
+
+def test_a_rate_after_which_no_number_is_left_is_not_chosen(tmp_path: Path) -> None:
+    wild = Frozen(Descent(steps=1, batch=2, rates=(1e30, 1e-3)))
+    found = adapt(BODY, source("scenes:0-8", "depth", 32), wild, tmp_path, machine=Machine("cpu"))
+    assert found.chosen == 1e-3
 
 
 def test_one_rate_needs_no_trial(tmp_path: Path, coloured: Source) -> None:
@@ -244,6 +256,8 @@ def test_the_folder_answers_as_it_was_judged(
     assert said["spec"] == f"py:{out / 'model.py'}:build"
     assert main(["evaluate", said["spec"], "--data", spec, "--device", "cpu", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["value"] == said["value"]
+    model, images = open_adapted(out), torch.randn(3, 3, 32, 32)
+    torch.testing.assert_close(capture(model, images)(images), model(images))
 
 
 @pytest.mark.parametrize("classes", [2, 5])

@@ -212,7 +212,7 @@ def test_the_command_lists_what_is_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     WRITERS["dtd"](tmp_path)
-    (tmp_path / "fer2013").mkdir()
+    put(tmp_path / "fer2013/readme.txt", "")
     assert main(["benchmark", "--list", "--root", str(tmp_path), "--json"]) == 0
     rows = {each["name"]: each for each in json.loads(capsys.readouterr().out)["datasets"]}
     assert len(rows) == 26

@@ -32,6 +32,7 @@ def more(text: str) -> str:
     [
         ("retinopathy", "trainLabels.csv", shorter, "row 5 below its head has 1 of 2 columns; a t"),
         ("retinopathy", "trainLabels.csv", lambda text: text + " \n", "1 of 2 columns; a table of"),
+        ("food101", "meta/train.json", lambda _: '{"pie": 3}', "a list of images for each class"),
         ("fer2013", "fer2013.csv", shorter, "row 9 below its head has 2 of 3 columns"),
         ("kinetics700", "annotations/train.csv", shorter, "row 4 below its head has 4 of 5"),
         ("widerface", "wider_face_split/wider_face_train_bbx_gt.txt", fewer,

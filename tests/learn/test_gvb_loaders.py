@@ -79,7 +79,7 @@ def test_another_layout_is_refused_in_one_line(name: str, tmp_path: Path) -> Non
     with pytest.raises(BadData) as refused:
         known.open(tmp_path, "test")
     assert "\n" not in str(refused.value)
-    assert "readme.txt" in str(refused.value) or name == "fer2013"
+    assert "readme.txt" in str(refused.value)
     assert "expected" in str(refused.value)
 
 

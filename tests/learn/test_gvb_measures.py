@@ -1,5 +1,6 @@
 """The benchmark's metrics against slow ones that say in loops what the rules are."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -279,6 +280,16 @@ def test_classes_without_an_object_are_left_out_and_told() -> None:
         MissRate()([right_boxes(person)], found([person], ("pedestrian",)))
 
 
+def test_what_mostly_lies_in_a_crowd_does_not_count() -> None:
+    boxes = np.array([[0.0, 0, 10, 10], [20, 20, 80, 80]])
+    flags = np.array([False, True])
+    target = Target(boxes, np.zeros(2, np.int64), {"all": flags})
+    answers = np.array([[0, 0, 10, 10, 0.5, 0], [30, 30, 40, 40, 0.9, 0], [70, 70, 95, 95, 0.8, 0]])
+    for crowds, precision in ((None, 1 / 3), (flags, 1 / 2)):
+        part = found([replace(target, crowds=crowds)], ("dog",))
+        assert VocAP()([answers], part).value == pytest.approx(precision)
+
+
 def masked(masks: list[Any], classes: tuple[str, ...]) -> Part:
     return _maps("segmentation", classes, [{"mask": np.array(each, np.uint8)} for each in masks])
 
@@ -335,6 +346,12 @@ def test_rmse_is_of_each_image_between_the_caps_and_of_clipped_answers() -> None
         measure(answers[:1], deep([[20.0] * 5]))
     with pytest.raises(BadData, match=r"answered \[1, 4\] and has \[1, 5\] pixels"):
         measure([np.ones((1, 4))], deep([[5.0] * 5]))
+
+
+def test_images_of_one_name_are_images_of_their_own() -> None:
+    part = deep([[4.0]], [[4.0]], [[4.0]])
+    same = replace(part, read=lambda i: replace(part.read(i), name="twice"))
+    assert Rmse()([np.array([[each]]) for each in (4.0, 6.0, 8.0)], same).value == 2.0
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Linear probes: exact solutions, and what they read and are judged by."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +9,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from roadworthy.core.dense_data import VOID
+from roadworthy.core.models import load_model
 from roadworthy.errors import BadData, BadInput
 from roadworthy.learn.backbones import backbone
 from roadworthy.learn.batches import Batch, Source
-from roadworthy.learn.features import weights_hash
-from roadworthy.learn.probe import linear_probe, logistic, part_of, ridge, rows_of
+from roadworthy.learn.features import network_hash
+from roadworthy.learn.probe import fit_linear, linear_probe, logistic, part_of, ridge, rows_of
 from roadworthy.learn.sources import source
 
 
@@ -109,6 +112,17 @@ def test_what_cannot_be_probed_is_told() -> None:
         part_of(few, 0, 0)
 
 
+def test_the_penalty_is_chosen_by_images_that_say_something() -> None:
+    body, rooms = backbone("metanet:mn_xs@random"), source("scenes:0-8", "depth", 32)
+    depth = rooms.content.depth
+    assert depth is not None
+    depth[2:] = float("nan")
+    assert all(np.isfinite(list(fit_linear(body, rooms).losses.values())))
+    depth[1:] = float("nan")
+    with pytest.raises(BadData, match="1 of 8 training images says anything to learn"):
+        fit_linear(body, rooms)
+
+
 def test_all_images_are_read_and_cells_no_more_than_are_fitted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -119,9 +133,21 @@ def test_all_images_are_read_and_cells_no_more_than_are_fitted(
     assert len(rows_of(body, depth, torch.Generator().manual_seed(0))[0]) < 40
 
 
+def test_features_belong_to_layers_and_their_code(tmp_path: Path) -> None:
+    one, other = nn.Conv2d(1, 1, 3), nn.Conv2d(1, 1, 3, padding=1)
+    other.load_state_dict(one.state_dict())
+    assert network_hash(one) != network_hash(other)
+    found: list[str] = []
+    for sign in "+-":
+        code = f"from torch import nn\nclass Net(nn.Module):\n forward = lambda s, x: {sign}x\n"
+        (tmp_path / "net.py").write_text(f"{code}def build():\n return Net()\n")
+        found.append(network_hash(load_model(f"py:{tmp_path}/net.py:build").module))
+    assert found[0] != found[1]
+
+
 def test_features_belong_to_buffers_too_that_no_file_holds() -> None:
     body = nn.Linear(1, 1)
     body.register_buffer("colours", torch.zeros(3), persistent=False)
-    found = weights_hash(body)
+    found = network_hash(body)
     body.colours += 1
-    assert weights_hash(body) != found
+    assert network_hash(body) != found

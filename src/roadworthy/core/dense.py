@@ -99,7 +99,8 @@ class Depth:
     """Root of the mean squared error in metres; an answer is the depth of every pixel ``[h w]``.
 
     Depths are enlarged to the image file bilinearly, or by one of `posts`. Pixels that the model's
-    input does not show are NaN in an answer and not judged; a point is a centimetre.
+    input does not show are NaN in an answer and not judged; where a model answers no finite number
+    it counts as 0 m. A point is a centimetre.
 
     Args:
         seen: height and width of the model's input.
@@ -129,7 +130,8 @@ class Depth:
         else:
             aligned = post == "align-corners"
             said = torch.cat([part[0] for part in enlarged(depths, place, self._seen, aligned)])
-        return np.where(visible(place, self._seen), said.numpy(), np.float32(np.nan))
+        finite = np.nan_to_num(said.numpy(), nan=0.0, posinf=0.0, neginf=0.0)
+        return np.where(visible(place, self._seen), finite, np.float32(np.nan))
 
     def evidence(self, answers: Sequence[Answer], truths: Sequence[Answer]) -> Evidence:
         """Sum of the squared errors and how many pixels they come from ``[n 2]``."""

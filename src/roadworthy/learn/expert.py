@@ -109,17 +109,21 @@ def reopened(folder: Path) -> Headed:
     return learner.eval()
 
 
-def lend(head: nn.Module, says: HeadConfig, folder: Path) -> None:
+def lend(head: nn.Module, says: HeadConfig, folder: Path) -> bool:
     """Begin a new head as the one that a stage has for its task and classes, or for its task.
 
-    What stands for a class comes along with the same classes only. A stage without a head for the
-    task, or with one of another kind, lends nothing.
+    What stands for a class comes along with the same classes only, where these have names and not
+    just numbers. A stage without a head for the task, or with one of another kind, lends nothing.
+
+    Returns:
+        Whether anything was lent.
     """
     told = read_config(folder).heads
     of_task = [number for number, each in enumerate(told) if each.task == says.task]
-    same = [number for number in of_task if told[number].classes == says.classes]
+    named = not all(name.isdecimal() for name in says.classes)
+    same = [number for number in of_task if named and told[number].classes == says.classes]
     if not of_task:
-        return
+        return False
     start, new = f"{(same or of_task)[0]}.", head.state_dict()
     known = read_weights(folder / HEADS)
     own = {name.removeprefix(start): each for name, each in known.items() if name.startswith(start)}
@@ -128,6 +132,7 @@ def lend(head: nn.Module, says: HeadConfig, folder: Path) -> None:
     }
     lent = {name: each for name, each in fits.items() if same or not name.startswith(CLASS_LAYERS)}
     head.load_state_dict(lent, strict=False)
+    return bool(lent)
 
 
 def judging(source: Source, held: Sequence[Source]) -> list[Source]:

@@ -13,7 +13,7 @@ from typing import Any, assert_never
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,7 +25,7 @@ from roadworthy.learn.adapt.protocols import HELD
 from roadworthy.learn.backbones import Backbone, check_size
 from roadworthy.learn.batches import Batch, Source
 from roadworthy.learn.dense_losses import STRIDES
-from roadworthy.learn.features import kept, weights_hash
+from roadworthy.learn.features import kept, network_hash
 from roadworthy.learn.judge import Verdict
 from roadworthy.learn.tasks import BATCH, Maps, judge_head, read, whole_batches
 
@@ -151,7 +151,7 @@ def fit_linear(
     generator = torch.Generator().manual_seed(seed)
     x, y, image = kept_rows(backbone, train, generator, cache, device)
     x, mean, size = _standard(x)
-    held = torch.rand(len(train), generator=generator).argsort().argsort()[image] < _held(train)
+    held = _holding(image, torch.rand(len(train), generator=generator))
     learned = ~held
     fit = _solver(train)
     losses = {p: _loss(train, fit(x[learned], y[learned], p), x[held], y[held]) for p in PENALTIES}
@@ -212,7 +212,7 @@ def kept_rows(
         rows = made()
     else:
         begun = hashlib.sha256(generator.get_state().numpy().tobytes()).hexdigest()
-        rows = kept(cache, f"{weights_hash(backbone)} {source.sha256} {begun}", made)
+        rows = kept(cache, f"{network_hash(backbone)} {source.sha256} {begun}", made)
     generator.set_state(rows["after"])
     return rows["x"], rows["y"], rows["image"]
 
@@ -285,9 +285,23 @@ def _standard(x: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor, Tensor]:
     return (x - mean) / size, mean, size
 
 
-def _held(source: Source) -> int:
-    """Images that choose the penalty; all cells of one are on one side."""
-    return max(1, round(HELD * len(source)))
+def _holding(image: Int[Tensor, " n"], order: Float[Tensor, " images"]) -> Bool[Tensor, " n"]:
+    """Which rows choose the penalty: those of the first of the images that have any.
+
+    Args:
+        image: whose each row is; all cells of one are on one side.
+
+    >>> _holding(torch.tensor([0, 0, 2]), torch.tensor([0.9, 0.1, 0.3])).tolist()
+    [False, False, True]
+    """
+    known = image.unique()
+    if len(known) < 2:
+        raise BadData(
+            f"{len(known)} of {len(order)} training images says anything to learn from; 2 or more "
+            "are needed, of which one chooses the penalty"
+        )
+    first = known[order[known].argsort()[: max(1, round(HELD * len(known)))]]
+    return torch.isin(image, first)
 
 
 Solved = tuple[Float[Tensor, "k d"], Float[Tensor, " k"]]

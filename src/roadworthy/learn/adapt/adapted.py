@@ -90,7 +90,8 @@ def _head(protocol: str, says: HeadConfig, body: Backbone, weights: dict[str, An
     match protocol:
         case "Neighbours":
             labels = torch.zeros(len(weights["known"]), dtype=torch.int64)
-            return NeighbourHead(weights["known"], labels, len(says.classes), 1)
+            count = int(weights["voters"])
+            return NeighbourHead(weights["known"], labels, len(says.classes), count)
         case "Linear" if says.task == "depth":
             return LinearDepth(weights["weight"], weights["bias"], weights["limits"])
         case "Linear":

@@ -1,5 +1,6 @@
 """Adapting a backbone to labelled images by a protocol: choose, then learn from all of them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,6 +52,7 @@ class Adapted:
             that failed.
         plan: of the last run; None where nothing descends.
         compute: of all trials and the last run.
+        lent: whether the head began as that of the stage that was adapted.
     """
 
     body: Backbone
@@ -59,6 +61,7 @@ class Adapted:
     trials: Mapping[float, float | None]
     plan: Plan | None = None
     compute: Compute = field(default_factory=Compute)
+    lent: bool = False
 
 
 def adapt(
@@ -195,7 +198,7 @@ def _descended(
         for rate in track(how.rates, "choosing a rate", len(how.rates)):
             trial, room = replace(plan, rate=rate), out / f"rate-{rate:g}"
             try:
-                learner, cost = _run(begin, learned, protocol, trial, room, machine)
+                learner, cost, _ = _run(begin, learned, protocol, trial, room, machine)
             except RoadworthyError as error:
                 if isinstance(error, BadInput | BadData):
                     raise
@@ -204,14 +207,14 @@ def _descended(
             spent = spent.plus(**vars(cost))
             verdicts[rate] = judge_head(learner.backbone, learner.heads[0], held, device)
         plan = replace(plan, rate=_best(verdicts))
-    learner, cost = _run(begin, labelled, protocol, plan, out / "all", machine)
+    learner, cost, lent = _run(begin, labelled, protocol, plan, out / "all", machine)
     values = {rate: None if found is None else found.value for rate, found in verdicts.items()}
     spent = spent.plus(**vars(cost))
-    return Adapted(learner.backbone, learner.heads[0], plan.rate, values, plan, spent)
+    return Adapted(learner.backbone, learner.heads[0], plan.rate, values, plan, spent, lent)
 
 
 def _best(verdicts: Mapping[float, Verdict | None]) -> float:
-    found = {rate: verdict for rate, verdict in verdicts.items() if verdict is not None}
+    found = {rate: each for rate, each in verdicts.items() if each and math.isfinite(each.value)}
     if not found:
         raise RoadworthyError(
             f"no rate of {', '.join(f'{rate:g}' for rate in verdicts)} kept the loss a finite "
@@ -222,22 +225,25 @@ def _best(verdicts: Mapping[float, Verdict | None]) -> float:
 
 def _run(
     begin: str, shown: Source, protocol: Descending, plan: Plan, out: Path, machine: Machine
-) -> tuple[Headed, Compute]:
-    """Each stage goes on from the weights of the one before; a state file lies in a folder each."""
+) -> tuple[Headed, Compute, bool]:
+    """Each stage goes on from the weights of the one before; a state file lies in a folder each.
+
+    The head of the first begins as that of `begin`, where this lends one; says whether it does.
+    """
     stages = protocol.stages if isinstance(protocol, Staged) else (protocol,)
-    headed, spent = None, Compute()
+    headed, spent, lent = None, Compute(), False
     for number, stage in enumerate(stages):
         torch.manual_seed(plan.seed)  # of what of the head is new, the same for every rate
         learner = Adapting(backbone_for(begin, shown.content.side), shown, stage)
         if headed is not None:
             learner.headed.load_state_dict(headed.state_dict())
         elif is_stage(begin):
-            lend(learner.headed.heads[0], head_config(shown), Path(begin))
+            lent = lend(learner.headed.heads[0], head_config(shown), Path(begin))
         part = replace(plan, steps=stage.descent.steps, seed=_seed(plan, number))
         headed, cost = _learned(learner, shown, part, out / type(stage).__name__.lower(), machine)
         spent = spent.plus(**vars(cost))
     assert headed is not None
-    return headed, spent
+    return headed, spent, lent
 
 
 def _seed(plan: Plan, stage: int) -> int:

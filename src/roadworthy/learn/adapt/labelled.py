@@ -37,12 +37,12 @@ class Sets:
     @property
     def unlearned(self) -> tuple[str, ...]:
         """Classes of test images that no labelled image shows."""
-        return () if self.test is None else _without(occurring(self.test), self.labelled)
+        return () if self.test is None else without(occurring(self.test), self.labelled)
 
     @property
     def untested(self) -> tuple[str, ...]:
         """Classes of labelled images that no test image shows."""
-        return () if self.test is None else _without(occurring(self.labelled), self.test)
+        return () if self.test is None else without(occurring(self.labelled), self.test)
 
     @property
     def warnings(self) -> list[str]:
@@ -164,6 +164,7 @@ def occurring(source: Source) -> tuple[str, ...]:
     return tuple(source.classes[i] for i in ids.unique().tolist() if 0 <= i < len(source.classes))
 
 
-def _without(names: Sequence[str], other: Source) -> tuple[str, ...]:
+def without(names: Sequence[str], other: Source) -> tuple[str, ...]:
+    """Those of some classes that no image of a source shows; () where the task has none."""
     there = frozenset(occurring(other))
     return tuple(each for each in names if each not in there)

@@ -31,13 +31,14 @@ class NeighbourHead(nn.Module):
         super().__init__()
         self.register_buffer("known", F.normalize(known, dim=1))
         self.register_buffer("votes", F.one_hot(labels, classes).to(known))
-        self.register_buffer("count", torch.tensor(count))
+        self.count = count  # a number, which graphs take where a tensor decides nothing
+        self.register_buffer("voters", torch.tensor(count))
         self.register_buffer("temperature", torch.tensor(temperature))
 
     def forward(self, pooled: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """Logits."""
         known, votes = self.get_buffer("known"), self.get_buffer("votes")
-        near, which = (F.normalize(pooled, dim=1) @ known.T).topk(int(self.get_buffer("count")))
+        near, which = (F.normalize(pooled, dim=1) @ known.T).topk(self.count)
         weights = (near / self.get_buffer("temperature")).softmax(1)
         return (weights[..., None] * votes[which]).sum(1).clamp(min=1e-6).log()
 

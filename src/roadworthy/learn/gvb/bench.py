@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from roadworthy.core.predict import resolve_device
+from roadworthy.core.runs import versions
 from roadworthy.learn.adapt.fit import adapt
+from roadworthy.learn.adapt.labelled import without
 from roadworthy.learn.adapt.protocols import (
     Frozen,
     Linear,
@@ -23,7 +25,7 @@ from roadworthy.learn.adapt.protocols import (
 )
 from roadworthy.learn.backbones import backbone
 from roadworthy.learn.batches import Task
-from roadworthy.learn.features import weights_hash
+from roadworthy.learn.features import network_hash
 from roadworthy.learn.gvb.entries import entry
 from roadworthy.learn.gvb.entry import Entry
 from roadworthy.learn.gvb.own import own
@@ -120,22 +122,23 @@ def suited(terms: Terms, task: Task) -> Protocol:
     return found
 
 
-def weights_of(model: str, seed: int) -> str:
-    """Hash of what a row of that seed begins with: a backbone's weights, and a stage's heads."""
+def begun_of(model: str, seed: int) -> str:
+    """Hash of what a row of that seed begins with: a network, and a stage's heads."""
     torch.manual_seed(seed)  # of weights that are drawn
     heads = read_manifest(Path(model))["files"].get(HEADS, "") if is_stage(model) else ""
-    return weights_hash(backbone(model)) + heads
+    return network_hash(backbone(model)) + heads
 
 
-def key_of(unit: Unit, terms: Terms, weights: str) -> str:
-    """What a row depends on: weights, lists of files, the share of them, the protocol and seed.
+def key_of(unit: Unit, terms: Terms, begun: str) -> str:
+    """What a row depends on: what it begins with, lists of files, the share of them, the protocol,
+    seed and release.
 
     What is in the files counts where it is known without reading them all, as of shards.
     """
     here = opened(unit.dataset, terms.size)
     how = suited(terms, here.entry.task)
     files = [(listed(part), part.sha256) for part in (here.train, here.test)]
-    said = (weights, *files, terms.fraction, terms.size, how)
+    said = (begun, *files, terms.fraction, terms.size, how, versions().get("roadworthy"))
     return hashlib.sha256(repr((unit, *said)).encode()).hexdigest()
 
 
@@ -163,17 +166,26 @@ def measured(unit: Unit, terms: Terms, work: Path) -> Row:
     again = repeated(here.test, shown, labelled.content.images)
     names = few([each.partition(" ")[0] for each in again])
     odd = [f"test images also among those that seed {unit.seed} learns from: {names}"]
+    unseen = without(classes, labelled)
+    lost = [f"no image that seed {unit.seed} learns from shows {few(unseen)}"]
     shutil.rmtree(work, ignore_errors=True)
     return {
         **about(unit, here),
         "value": scored.value,
         "also": scored.also,
-        "told": [*here.train.told, *here.test.told, *(odd if again else []), *scored.told],
+        "told": [
+            *here.train.told,
+            *here.test.told,
+            *(odd if again else []),
+            *(lost if unseen else []),
+            *scored.told,
+        ],
         "trained_on": len(labelled),
         "tested_on": len(here.test),
         "subset": drawn.sha256,
         "protocol": type(how).__name__,
         "chosen": adapted.chosen,
+        "lent": adapted.lent,
         "compute": asdict(adapted.compute),
     }
 

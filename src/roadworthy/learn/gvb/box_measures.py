@@ -73,6 +73,8 @@ def voc_curve(
         wanted += int((~ignored).sum())
         mine = _best_first(answer[answer[:, 5] == label])
         hit, left_out = _claimed(overlaps(mine[:, :4], target.boxes[own]), ignored)
+        if target.crowds is not None:
+            left_out |= ~hit & _inside(mine, target.boxes[own & target.crowds])
         found += zip(mine[:, 4].tolist(), hit.tolist(), left_out.tolist(), strict=True)
     if not wanted:
         return None
@@ -81,6 +83,14 @@ def voc_curve(
 
 def _best_first(answer: Answer) -> Answer:
     return answer[np.argsort(-answer[:, 4], kind="stable")]
+
+
+def _inside(answer: Answer, crowds: Float[NDArray[np.float64], "_ 4"]) -> Flags:
+    """Which answers lie in a crowd by half of their own area or more, as COCO counts them."""
+    left, right = answer[:, None, :4], crowds[None]
+    sides = np.minimum(left[..., 2:], right[..., 2:]) - np.maximum(left[..., :2], right[..., :2])
+    own = (answer[:, 2:4] - answer[:, :2]).clip(0).prod(1)
+    return (sides.clip(0).prod(2) >= _LEAST * own[:, None]).any(1)
 
 
 def _claimed(shared: Float[NDArray[np.float64], "_ _"], ignored: Flags) -> tuple[Flags, Flags]:

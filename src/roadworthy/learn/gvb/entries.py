@@ -143,7 +143,7 @@ ENTRIES: tuple[Entry, ...] = (
         "fer2013", "FER2013",
         (7, (28_709, 7_178), "rules of the Kaggle competition",
          f"{_KAGGLE}/challenges-in-representation-learning-facial-expression-recognition-challenge"),
-        ("fer2013", ()),
+        ("fer2013", ("fer2013.csv or icml_face_data.csv",)),
         pixels.fer2013,
         ByHand("agree to the rules at Kaggle; place fer2013.csv (or icml_face_data.csv)"),
     ),

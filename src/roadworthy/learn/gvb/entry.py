@@ -46,7 +46,7 @@ class Entry:
         sizes: training and test images of the official release.
         licence: its terms, in a few words.
         folder: where its files go, below the root.
-        needs: what must be in that folder.
+        needs: what must be in that folder, "or" between names one of which will do.
         load: a part out of the folder.
         fetch: how to come by it.
     """
@@ -66,7 +66,8 @@ class Entry:
 
     def lacking(self, root: Path) -> list[str]:
         """What must be in its folder below `root` and is not."""
-        return [each for each in self.needs if not (root / self.folder / each).exists()]
+        folder = root / self.folder
+        return [e for e in self.needs if not any((folder / n).exists() for n in e.split(" or "))]
 
     def there(self, root: Path) -> bool:
         """Whether its files lie below `root`."""

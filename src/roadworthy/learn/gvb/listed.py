@@ -27,7 +27,7 @@ def food101(folder: Path, half: Half, origin: Origin) -> Part:
     """``meta/{train,test}.json`` lists the images of each class below ``images/``."""
     path = folder / "meta" / f"{half}.json"
     listing = from_json(path, "a list of images for each class")
-    if not isinstance(listing, dict):
+    if not isinstance(listing, dict) or not all(isinstance(e, list) for e in listing.values()):
         raise damaged(path, f"a {type(listing).__name__}", "a list of images for each class")
     classes = sorted(map(str, listing))
     numbers = numbered(classes)

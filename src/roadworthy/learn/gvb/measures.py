@@ -158,12 +158,12 @@ class Rmse:
 
     def __call__(self, answers: Iterable[Answer], part: Part) -> Scored:
         """Of an answer to each image; images without a depth to judge by are told."""
-        found = {sample.name: self._error(*each) for *each, sample in self._pairs(answers, part)}
-        lost = [name for name, each in found.items() if np.isnan(each)]
+        found = [(e.name, self._error(*both)) for *both, e in self._pairs(answers, part)]
+        lost = [name for name, each in found if np.isnan(each)]
         if len(lost) == len(found):
             raise BadData(f"{part.origin.source} has no depth to judge by; RMSE is undefined")
         told = (f"{few(lost)} without a depth to judge by; left out",) if lost else ()
-        return Scored(float(np.nanmean(list(found.values()))), told=told)
+        return Scored(float(np.nanmean([each for _, each in found])), told=told)
 
     def _pairs(self, answers: Iterable[Answer], part: Part) -> Iterator[tuple[Any, Any, Any]]:
         for answer, sample in zip(answers, part, strict=True):

@@ -35,7 +35,9 @@ class _Read(NamedTuple):
     """Where they are known without a look at every sample."""
     labels: tuple[str, ...] | None
     boxes: Callable[[int], Rows] | None = None
-    """Where difficult objects and crowds are known, too: x1 y1 x2 y2 crowd class."""
+    """Where difficult objects or crowds are known, too: x1 y1 x2 y2 crowd class."""
+    crowded: bool = False
+    """Whether what is marked is a crowd, not a difficult object."""
     sha256: str = ""
     """Of the contents, where it is known without reading them."""
 
@@ -46,7 +48,8 @@ _LICENCE = "the user's"
 def own(task: Task, train: str, test: str, size: int = 64) -> Entry:
     """An entry of a spec to learn from and one to be judged by, as `sources.source` takes them.
 
-    Its metric is top-1 of classes, AP50 by VOC's rule of 2007, mIoU, or RMSE without caps. The
+    Its metric is top-1 of classes, AP50 by VOC's rule of 2007 with COCO's crowds, mIoU, or RMSE
+    without caps. The
     classes are those of the training images.
 
     Args:
@@ -141,7 +144,8 @@ def _opened(spec: str, task: Task, size: int, origin: Origin) -> _Read:
                 raise BadData(f"{spec}: {few(lost)} without a class; one for each image is needed")
             read = partial(sample_of, data, origin=origin)
             boxes = partial(_truth, data) if task == "detection" else None
-            return _Read(names, read, data.classes or None, labels or None, boxes)
+            known = data.classes or None
+            return _Read(names, read, known, labels or None, boxes, crowded=kind == "coco")
 
 
 def _truth(data: Dataset, number: int) -> Rows:
@@ -161,4 +165,4 @@ def _target(held: _Read, numbers: dict[str, int], where: Path, number: int) -> T
         names = held.classes or ()
         labels = tuple(names[int(each)] for each in rows[:, 5])
     ids = np.array([number_of(numbers, each, where) for each in labels], np.int64)
-    return Target(boxes, ids, {ALL: crowds})
+    return Target(boxes, ids, {ALL: crowds}, crowds if held.crowded else None)

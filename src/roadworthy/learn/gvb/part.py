@@ -32,11 +32,14 @@ class Target:
         boxes: x1 y1 x2 y2 in pixels.
         classes: number of the class of each.
         ignored: by the name of a setting, the boxes that need not be found in it.
+        crowds: boxes that stand for many objects: an answer that mostly lies in one does not count;
+            None where there are none.
     """
 
     boxes: Float[NDArray[np.float64], "n 4"]
     classes: Int[NDArray[np.int64], " n"]
     ignored: Mapping[str, Bool[NDArray[np.bool_], " n"]]
+    crowds: Bool[NDArray[np.bool_], " n"] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,18 +14,20 @@ from PIL import Image
 from torch import Tensor
 
 from roadworthy.core.dense import Depth, Segmentation
+from roadworthy.core.dense_data import VOID
 from roadworthy.core.detection import Detection
 from roadworthy.core.images import Placement, Size
 from roadworthy.core.progress import track
 from roadworthy.core.sources import decode
 from roadworthy.core.tasks import Answer, Classification
 from roadworthy.core.tasks import Task as Answering
+from roadworthy.errors import BadData
 from roadworthy.learn.adapt.adapted import AdaptedModel
 from roadworthy.learn.adapt.fit import Adapted
 from roadworthy.learn.backbones import Backbone
 from roadworthy.learn.batches import Batch, Task, see_whole
 from roadworthy.learn.duplicates import CLOSE, Hashes, both_ways, hashes, nearest
-from roadworthy.learn.features import kept, weights_hash
+from roadworthy.learn.features import kept, network_hash
 from roadworthy.learn.gvb.part import Part
 from roadworthy.learn.holding import check_annotated, check_ids, squashed
 from roadworthy.learn.sample import Sample
@@ -62,25 +64,38 @@ def show(part: Part, size: int) -> Shown:
     """The images of a part, as squares of `size` pixels; samples are gone through one at a time.
 
     Raises:
-        BadData: an image that cannot be read, or whose annotation is missing or of other classes.
+        BadData: an image that cannot be read, or whose annotation is missing or of other classes;
+            no image by which the metric is defined.
     """
+    judging = False
     images = np.empty((len(part), size, size, 3), np.uint8)
     sizes: list[Size] = []
     for number, sample in enumerate(track(part, f"decoding {part.origin.source}", len(part))):
-        _check(part, number, sample)
+        judging |= _judging(part, number, sample)
         image = decode(sample.image, sample.name)
         sizes.append((image.height, image.width))
         images[number] = squashed(image, size)
+    if not judging:
+        what = {"detection": "object to find", "segmentation": "pixel of a class"}
+        raise BadData(
+            f"{len(part)} test images of {part.origin.source} have no "
+            f"{what.get(part.task, 'depth')} to judge by; give more of them, or others"
+        )
     return Shown(torch.from_numpy(images).permute(0, 3, 1, 2), tuple(sizes))
 
 
-def _check(part: Part, number: int, sample: Sample) -> None:
-    """What the metric will read: the longest adaptation comes first, and must not be in vain."""
+def _judging(part: Part, number: int, sample: Sample) -> bool:
+    """Whether an image judges, after a look at what the metric will read: the longest adaptation
+    comes before it, and must not be in vain.
+    """
     check_annotated(sample, part.task)
+    if part.target is not None:
+        ignored = part.target(number).ignored.values()
+        return any(not each.all() for each in ignored)
     if sample.mask is not None and part.task == "segmentation":
         check_ids(sample.mask, sample, len(part.classes))
-    if part.target is not None:
-        part.target(number)
+        return bool((sample.mask != VOID).any())
+    return part.task != "depth" or (sample.depth is not None and bool((sample.depth > 0).any()))
 
 
 def pictures(images: UInt8[Tensor, "n 3 s s"]) -> Iterator[Image.Image]:
@@ -162,4 +177,4 @@ def _pooled(
             ]
         return {"pooled": torch.cat(found)}
 
-    return kept(cache, f"{weights_hash(body)} {shown.sha256}", made)["pooled"]
+    return kept(cache, f"{network_hash(body)} {shown.sha256}", made)["pooled"]

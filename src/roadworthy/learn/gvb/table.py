@@ -18,9 +18,9 @@ _SHARED = ("dataset", "title", "task", "metric", "higher", "trained_on", "tested
 def summary(rows: Sequence[Row]) -> list[Row]:
     """One row for each data set, its task and backbone.
 
-    Beside ``mean`` and its 95 % interval over seeds stand ``relative``, the error as a share of the
-    first backbone's, and ``gain`` over it, above 0 where better, of the same seeds, with its own
-    interval. Intervals are Student's; None of one seed.
+    Beside ``mean`` and its 95 % interval over seeds stand ``ratios``, the error of each seed as a
+    share of the first backbone's of the same seed, ``relative``, their mean, and ``gain`` over it,
+    above 0 where better, with its own interval. Intervals are Student's; None of one seed.
     """
     found: list[Row] = []
     for _, group in groupby(rows, key=lambda row: (row["dataset"], row["task"])):
@@ -36,7 +36,7 @@ def summary(rows: Sequence[Row]) -> list[Row]:
                 "backbone": name,
                 "seeds": len(own),
                 **_interval("mean", "low", "high", list(own.values())),
-                "relative": _relative(own.values(), base.values(), first["higher"]),
+                **_relative(own, base, first["higher"]),
                 **_gain(own, base, first["higher"]),
             })  # fmt: skip
     return found
@@ -75,27 +75,40 @@ def student(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(half)
 
 
-def _relative(own: Iterable[float], base: Iterable[float], higher: bool) -> float | None:
-    """The error as a share of the base's; None where the base has none.
+def _relative(own: dict[int, float], base: dict[int, float], higher: bool) -> Row:
+    """Errors as shares of the base's, and their mean; none where the base has no error.
 
-    >>> round(_relative([0.9], [0.8], True), 4), _relative([3.0], [2.0], False)
-    (0.5, 1.5)
+    >>> _relative({0: 3.0, 1: 2.0}, {0: 2.0, 1: 2.0}, False)
+    {'ratios': {'0': 1.5, '1': 1.0}, 'relative': 1.25}
+    >>> _relative({0: 0.9}, {0: 1.0}, True)
+    {'ratios': {}, 'relative': None}
     """
-    mine, theirs = (float(np.mean(list(each))) for each in (own, base))
-    if higher:
-        mine, theirs = 1 - mine, 1 - theirs
-    return mine / theirs if theirs else None
+    errors = {
+        seed: (1 - own[seed], 1 - base[seed]) if higher else (own[seed], base[seed])
+        for seed in own
+        if seed in base
+    }
+    if not all(theirs for _, theirs in errors.values()):
+        errors = {}
+    ratios = {str(seed): mine / theirs for seed, (mine, theirs) in errors.items()}
+    return {"ratios": ratios, "relative": float(np.mean([*ratios.values()])) if ratios else None}
 
 
 def by_task(table: Sequence[Row]) -> list[Row]:
-    """The mean relative error of each backbone over the data sets of each task."""
+    """The mean relative error of each backbone over the data sets of each task.
+
+    Its interval, ``low`` to ``high``, is of the means of the seeds that all data sets have.
+    """
     found: list[Row] = []
     for task in dict.fromkeys(row["task"] for row in table):
         for name in dict.fromkeys(row["backbone"] for row in table):
-            errors = [
-                row["relative"] for row in table if (row["task"], row["backbone"]) == (task, name)
+            ratios = [
+                row["ratios"]
+                for row in table
+                if (row["task"], row["backbone"]) == (task, name) and row["ratios"]
             ]
-            known = [each for each in errors if each is not None]
-            mean = float(np.mean(known)) if known else None
-            found.append({"task": task, "backbone": name, "datasets": len(known), "relative": mean})
+            seeds = [seed for seed in ratios[0] if all(seed in e for e in ratios)] if ratios else []
+            means = [float(np.mean([each[seed] for each in ratios])) for seed in seeds]
+            shares = _interval("relative", "low", "high", means)
+            found.append({"task": task, "backbone": name, "datasets": len(ratios), **shares})
     return found
