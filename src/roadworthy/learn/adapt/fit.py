@@ -38,6 +38,8 @@ from roadworthy.learn.plan import Plan
 from roadworthy.learn.probe import fit_linear, kept_rows, part_of
 from roadworthy.learn.tasks import AUGMENTATIONS, judge_head
 
+EVERY = 50
+"""Steps between checkpoints: an adaptation is short."""
 LEAST = 5
 """Labelled images that an adaptation needs: a fifth of them choose."""
 
@@ -189,7 +191,7 @@ def _descended(
     single rate needs no trial.
     """
     how = protocol.descent
-    plan = Plan(steps=how.steps, batch=how.batch, seed=seed, rate=how.rates[0])
+    plan = Plan(steps=how.steps, batch=how.batch, seed=seed, rate=how.rates[0], every=EVERY)
     verdicts: dict[float, Verdict | None] = {}
     spent = Compute()
     if len(how.rates) > 1:
