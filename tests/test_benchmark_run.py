@@ -93,7 +93,9 @@ def four(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
 
 
 def test_each_task_has_its_metric_protocol_and_share(four: tuple[Path, dict[str, Any]]) -> None:
-    _, told = four
+    out, told = four
+    lists = {read_subset(each).sha256 for each in (out / "lists").iterdir()}
+    assert lists == {row["subset"] for row in told["rows"]}
     rows = {row["task"]: row for row in told["rows"]}
     assert {task: (row["metric"], row["protocol"]) for task, row in rows.items()} == {
         "classification": ("top-1", "Linear"),
@@ -214,7 +216,7 @@ def test_damaged_rows_are_measured_again(
     shutil.copytree(four[0] / "rows", tmp_path / "rows")
     cut, other, *_ = sorted((tmp_path / "rows").iterdir())
     cut.write_text(cut.read_text()[:50])
-    other.write_text("[]")
+    other.write_text('{"value": 1}')
     asked: list[int] = []
     measured = benchmarking.measured
     monkeypatch.setattr(benchmarking, "measured", lambda *a: asked.append(1) or measured(*a))

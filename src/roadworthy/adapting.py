@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from roadworthy.core.predict import resolve_device
-from roadworthy.core.runs import RunRecord, output_room
+from roadworthy.core.runs import RunRecord, output_room, plain
+from roadworthy.errors import BadInput
 from roadworthy.learn.adapt.adapted import write_opener
 from roadworthy.learn.adapt.fit import Adapted, adapt
 from roadworthy.learn.adapt.labelled import open_sets
@@ -25,11 +26,12 @@ def adapt_to_dir(request: AdaptRequest) -> RunRecord:
     """Adapt a backbone to a share of the labelled images, judge it, and write its folder.
 
     Raises:
-        BadInput: the backbone's folder as `out`.
+        BadInput: the backbone's folder as `out`, or that of a finished adaptation of other options.
         BadInput, BadData, BadModel: as `learn.adapt` says.
     """
     with output_room(request.out, "adapt"):
         stage_folder(request.out, [request.model])
+        _check_unlike(request)
         sets = open_sets(
             request.data, request.test, request.task, request.size, request.fraction, request.seed
         )
@@ -62,6 +64,19 @@ def adapt_to_dir(request: AdaptRequest) -> RunRecord:
     )
     record.save(request.out / "run.json")
     return record
+
+
+def _check_unlike(request: AdaptRequest) -> None:
+    """BadInput where a finished adaptation of other options would be replaced."""
+    if not is_stage(request.out) or not (request.out / "run.json").is_file():
+        return
+    held, asked = RunRecord.load(request.out).config, plain(asdict(request))
+    unlike = [name for name in asked if name != "machine" and held.get(name) != asked[name]]
+    if unlike:
+        raise BadInput(
+            f"--out {request.out} holds a finished adaptation of another {', '.join(unlike)}; give "
+            "a folder of its own, or remove it"
+        )
 
 
 def _judged(adapted: Adapted, test: Source | None, device: torch.device) -> list[dict[str, Any]]:

@@ -146,8 +146,8 @@ def _write_lists(train: Part, request: BenchmarkRequest, folder: Path) -> None:
     fraction = request.terms.fraction
     for seed in range(request.seed, request.seed + request.seeds):
         drawn = draw(train, fraction, seed)
-        name = re.sub(r"[^\w.-]+", "-", f"{drawn.dataset}-{fraction:g}-{seed}")
-        write_subset(drawn, folder / f"{name}.json")
+        said = re.sub(r"[^\w.-]+", "-", Path(drawn.dataset).name)[-40:]
+        write_subset(drawn, folder / f"{said}-{seed}-{drawn.sha256[:12]}.json")
 
 
 def _rows(
@@ -174,7 +174,7 @@ def _read(file: Path) -> Row:
         found: Any = json.loads(file.read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and "value" in found else {}
+    return found if isinstance(found, dict) and {"value", "dataset"} <= found.keys() else {}
 
 
 Work = tuple[Unit, Terms, Path]

@@ -31,7 +31,7 @@ from roadworthy.learn.adapt.protocols import (
     Staged,
 )
 from roadworthy.learn.backbones import backbone
-from roadworthy.learn.batches import Source
+from roadworthy.learn.batches import Source, Task
 from roadworthy.learn.draws import chosen as chosen_images
 from roadworthy.learn.expert import Job, head_config, learn_expert, lend, reopened
 from roadworthy.learn.heads import decode
@@ -218,10 +218,23 @@ def test_a_rate_that_breaks_is_not_chosen(tmp_path: Path, coloured: Source) -> N
     assert found.trials[1e30] is None
 
 
-def test_a_rate_after_which_no_number_is_left_is_not_chosen(tmp_path: Path) -> None:
-    wild = Frozen(Descent(steps=1, batch=2, rates=(1e30, 1e-3)))
-    found = adapt(BODY, source("scenes:0-8", "depth", 32), wild, tmp_path, machine=Machine("cpu"))
+@pytest.mark.parametrize("task", ["classification", "detection", "segmentation", "depth"])
+def test_a_rate_after_which_no_number_is_left_is_not_chosen(tmp_path: Path, task: Task) -> None:
+    wild = Full(Descent(steps=1, batch=2, rates=(1e30, 1e-3)))
+    found = adapt(BODY, source("scenes:0-24", task, 32), wild, tmp_path, machine=Machine("cpu"))
     assert found.chosen == 1e-3
+    assert found.trials[1e30] is None
+
+
+def test_a_rate_is_chosen_by_images_that_say_something(tmp_path: Path) -> None:
+    rooms = source("scenes:0-12", "depth", 32)
+    assert rooms.content.depth is not None
+    rooms.content.depth[1:] = float("nan")
+    two = Frozen(Descent(steps=1, batch=2, rates=(1e-3, 2e-3)))
+    with pytest.raises(BadData, match="have no depth to"):
+        adapt(BODY, rooms, two, tmp_path, machine=Machine("cpu"))
+    one = Frozen(Descent(steps=1, batch=2, rates=(1e-3,)))
+    assert adapt(BODY, rooms, one, tmp_path, machine=Machine("cpu")).trials == {}
 
 
 def test_one_rate_needs_no_trial(tmp_path: Path, coloured: Source) -> None:
@@ -293,6 +306,9 @@ def test_what_a_task_has_not_is_refused(
         Descent(rates=())
     with pytest.raises(BadInput, match="rank 0 given"):
         LowRank(rank=0)
+    for kind in (Full, Staged):
+        with pytest.raises(BadInput, match="batch 1 given; norms of a batch take 2"):
+            kind(Descent(batch=1))
     with pytest.raises(BadInput, match="steps 1 given; two stages take 2"):
         Staged(Descent(steps=1))
     out = tmp_path / "out"

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,17 @@ def test_damage_is_told_in_one_line(
     with pytest.raises(BadData, match=f"{begin}.*{re.escape(said)}") as refused:
         known.open(tmp_path, "train")
     assert "\n" not in str(refused.value)
+
+
+def test_a_broken_map_is_named(tmp_path: Path) -> None:
+    WRITERS["voc2012"](tmp_path)
+    path = next((tmp_path / "VOCdevkit/VOC2012/SegmentationClass").glob("*.png"))
+    content = path.read_bytes()
+    at = content.index(b"IDAT")
+    path.write_bytes(content[:at] + b"\x00\x01\x02\x03" + content[at + 4 :])
+    parts = (entry("voc2012").open(tmp_path, half) for half in ("train", "test"))
+    with pytest.raises(BadData, match=f"map {path} cannot be read"):
+        [*chain.from_iterable(parts)]
 
 
 def test_videos_that_end_early_are_named(tmp_path: Path) -> None:

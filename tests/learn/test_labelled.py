@@ -46,6 +46,12 @@ def files(spec: str, size: int = 32) -> list[str]:
     return [each.name for each in samples(spec, size)]
 
 
+def test_one_class_alone_is_warned_of(tmp_path: Path) -> None:
+    spec = folders(tmp_path / "a", {"cat": [*range(8)]})
+    (line,) = open_sets(spec, "", "classification", 32).warnings
+    assert "all labelled images are of one class, cat: any answer is right" in line
+
+
 def test_a_share_is_the_one_that_the_benchmark_draws(tmp_path: Path) -> None:
     spec = folders(tmp_path / "a", {"cat": [*range(8)], "dog": [*range(10, 22)]})
     part = own("classification", spec, spec).open(tmp_path, "train")

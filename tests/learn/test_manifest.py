@@ -76,6 +76,27 @@ def test_what_a_run_begins_with_is_no_folder_to_write_to(
     assert {path.name: path.read_bytes() for path in begun.iterdir()} == before
 
 
+def test_weights_of_ones_own_are_not_overwritten(
+    stages: tuple[Path, Path], tmp_path: Path, depth: Source
+) -> None:
+    mine = tmp_path / "mine" / "model.safetensors"
+    mine.parent.mkdir()
+    mine.write_bytes((stages[0] / mine.name).read_bytes())
+    with pytest.raises(BadInput, match="which this run begins with and would overwrite"):
+        RUNS["weights"](mine.parent, stages[1], mine.parent, depth)
+
+
+def test_a_finished_adaptation_is_not_replaced_by_another(
+    stages: tuple[Path, Path], tmp_path: Path
+) -> None:
+    adapted(stages[0], tmp_path / "mine")
+    adapted(stages[0], tmp_path / "mine")
+    before = (tmp_path / "mine/model.safetensors").read_bytes()
+    with pytest.raises(BadInput, match="holds a finished adaptation of another model; give a"):
+        adapted(stages[1], tmp_path / "mine")
+    assert (tmp_path / "mine/model.safetensors").read_bytes() == before
+
+
 def test_parents_are_looked_at_before_anything_is_written(
     stages: tuple[Path, Path], tmp_path: Path
 ) -> None:

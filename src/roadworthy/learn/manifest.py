@@ -104,8 +104,10 @@ def stage_folder(out: Path, begun: Sequence[str | Path]) -> Path:
         BadInput: `out` is one of them, or as `output_folder` says.
     """
     for each in begun:
-        held = Path(each) if is_stage(each) else Path(str(each).rpartition("@")[2]).parent
-        if is_stage(held) and held.resolve() == out.resolve():
+        weights = Path(str(each).rpartition("@")[2])
+        held = Path(each) if is_stage(each) else weights.parent
+        own = is_stage(held) or (weights.is_file() and weights.name in (MODEL, HEADS))
+        if own and held.resolve() == out.resolve():
             raise BadInput(
                 f"--out {out} given, which this run begins with and would overwrite; give a folder "
                 "of its own"

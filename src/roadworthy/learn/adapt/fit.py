@@ -28,7 +28,7 @@ from roadworthy.learn.adapt.protocols import (
     Staged,
 )
 from roadworthy.learn.backbones import Backbone, backbone, backbone_for
-from roadworthy.learn.batches import Source
+from roadworthy.learn.batches import Source, see_whole
 from roadworthy.learn.expert import Headed, head_config, lend
 from roadworthy.learn.judge import Verdict
 from roadworthy.learn.loop import Compute, Feed, Learner, train
@@ -36,10 +36,11 @@ from roadworthy.learn.machine import Machine
 from roadworthy.learn.manifest import is_stage
 from roadworthy.learn.plan import Plan
 from roadworthy.learn.probe import fit_linear, kept_rows, part_of
-from roadworthy.learn.tasks import AUGMENTATIONS, judge_head
+from roadworthy.learn.tasks import AUGMENTATIONS, answer, judge_head, read
 
 EVERY = 50
 """Steps between checkpoints: an adaptation is short."""
+_LOOKED_AT = 8
 LEAST = 5
 """Labelled images that an adaptation needs: a fifth of them choose."""
 
@@ -196,15 +197,17 @@ def _descended(
     spent = Compute()
     if len(how.rates) > 1:
         learned, held = apart(labelled, seed)
+        check_said(learned, "labelled", "learn from while a rate is chosen")
+        check_said(held, "held-out", "choose a rate by, or give one rate")
         device = resolve_device(machine.device)
         for rate in track(how.rates, "choosing a rate", len(how.rates)):
-            trial, room = replace(plan, rate=rate), out / f"rate-{rate:g}"
+            trial, room = replace(plan, rate=rate), out / f"rate-{rate!r}"
             try:
                 learner, cost, _ = _run(begin, learned, protocol, trial, room, machine)
             except RoadworthyError as error:
                 if isinstance(error, BadInput | BadData):
                     raise
-                verdicts[rate] = None  # its loss was no number
+                verdicts[rate] = None  # its loss or what it answers is no number
                 continue
             spent = spent.plus(**vars(cost))
             verdicts[rate] = judge_head(learner.backbone, learner.heads[0], held, device)
@@ -261,4 +264,17 @@ def _learned(
     found = trained.learner
     assert isinstance(found, Adapting)
     low_rank.merge(found.headed.backbone)
-    return found.headed.eval(), trained.compute
+    headed = found.headed.eval()
+    _check_answers(headed, shown, plan)
+    return headed, trained.compute
+
+
+@torch.no_grad()
+def _check_answers(headed: Headed, shown: Source, plan: Plan) -> None:
+    """RoadworthyError where the last step, whose loss nobody sees, leaves no numbers to answer."""
+    images = see_whole(shown.content[:_LOOKED_AT]).images
+    said = answer(shown.task, headed.heads[0], read(headed.backbone, shown.task, images))
+    if not all(each.isfinite().all() for each in (said if isinstance(said, tuple) else (said,))):
+        raise RoadworthyError(
+            f"after the last step the model answers no finite numbers; lower the rate {plan.rate:g}"
+        )

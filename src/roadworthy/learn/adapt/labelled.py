@@ -47,9 +47,14 @@ class Sets:
     @property
     def warnings(self) -> list[str]:
         """A sentence for each thing that makes a verdict worth less."""
-        if self.test is None:
-            return []
         found: list[str] = []
+        if self.labelled.task == "classification" and len(self.labelled.classes) == 1:
+            found.append(
+                f"all labelled images are of one class, {self.labelled.classes[0]}: any answer is "
+                "right; label some of others"
+            )
+        if self.test is None:
+            return found
         if self.repeats:
             names = few([each.test for each in self.repeats])
             found.append(

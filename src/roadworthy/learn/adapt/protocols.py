@@ -78,9 +78,15 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Full:
-    """Batch norms learn too."""
+    """Batch norms learn too, so that a batch has two images or more."""
 
     descent: Descent = Descent()
+
+    def __post_init__(self) -> None:
+        if self.descent.batch < 2:
+            raise BadInput(
+                f"batch {self.descent.batch} given; norms of a batch take 2 images or more"
+            )
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,7 @@ class Staged:
     def __post_init__(self) -> None:
         if self.descent.steps < 2:
             raise BadInput(f"steps {self.descent.steps} given; two stages take 2 or more")
+        Full(self.descent)
 
     @property
     def stages(self) -> tuple[Frozen, Full]:

@@ -167,6 +167,7 @@ def measured(unit: Unit, terms: Terms, work: Path) -> Row:
     names = few([each.partition(" ")[0] for each in again])
     odd = [f"test images also among those that seed {unit.seed} learns from: {names}"]
     unseen = without(classes, labelled)
+    alone = task == "classification" and len(classes) == 1
     lost = [f"no image that seed {unit.seed} learns from shows {few(unseen)}"]
     shutil.rmtree(work, ignore_errors=True)
     return {
@@ -178,6 +179,7 @@ def measured(unit: Unit, terms: Terms, work: Path) -> Row:
             *here.test.told,
             *(odd if again else []),
             *(lost if unseen else []),
+            *(["one class only: any answer is right"] if alone else []),
             *scored.told,
         ],
         "trained_on": len(labelled),

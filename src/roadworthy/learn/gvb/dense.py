@@ -48,7 +48,7 @@ def _values(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             found = np.asarray(image)
-    except OSError as error:
+    except Exception as error:  # damaged files make Pillow raise nearly anything
         raise BadData(f"map {path} cannot be read: {reason(error)}") from error
     if found.ndim != 2:
         raise damaged(path, f"{found.shape[2]} channels", "a map of one value for each pixel")
