@@ -80,7 +80,11 @@ def ray_workers(opened: Callable[[], Bench], gpu: bool) -> Generator[Spread]:
                     "with what is finished"
                 ) from error
 
-        yield spread
+        try:
+            yield spread
+        finally:  # not when the last reference goes: a session that stays has its processors back
+            for each in workers:
+                ray.kill(each)
 
 
 def mapped(
