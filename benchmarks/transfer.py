@@ -4,10 +4,12 @@
     python benchmarks/transfer.py out/transfer-0 out/transfer-1 out/transfer-2
     python benchmarks/transfer.py out/transfer-0 --record benchmarks/transfer/seed-0.json
 
-A seed takes hours of CPU time, so that what it gave is kept: a recorded file stands for its folder.
+A seed takes an hour of CPU time, so that what it gave is kept: a recorded file stands for its
+folder, and is told of arms that were run later by the same call.
 
-A cell is the mean over the folders, a seed each. The errors of an arm stand beside those of
-training from scratch on all labels, of the same seed, as shares; their mean is over the four tasks.
+A cell is the mean over the folders, a seed each, in which an arm has all four tasks. The errors of
+an arm stand beside those of training from scratch on all labels, of the same seed, as shares; their
+mean is over the four tasks.
 Compute is of an arm's backbone with all that it began with, and of a task where weights descend.
 """
 
@@ -103,8 +105,8 @@ def read(path: Path) -> Seed:
 
 
 def line(arm: str, seeds: Sequence[Seed]) -> Row:
-    """The row of an arm."""
-    found: Row = {"arm": arm}
+    """The row of an arm, of seeds that have it."""
+    found: Row = {"arm": arm, "seeds": str(len(seeds))}
     for task in TASKS:
         values = [each["values"][arm][task] for each in seeds]
         spread = f" ±{np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
@@ -124,14 +126,26 @@ def main() -> None:
     seeds = [read(each) for each in given.dirs]
     if given.record is not None:
         (only,) = seeds
-        given.record.parent.mkdir(parents=True, exist_ok=True)
-        given.record.write_text(json.dumps(only, indent=1) + "\n")
+        record(only, given.record)
         return
-    whole = [{arm for arm, own in each["values"].items() if {*TASKS} <= {*own}} for each in seeds]
-    common = set.intersection(*whole)
-    if BASE not in common:
+    if not all(whole(BASE, each) for each in seeds):
         sys.exit(f"transfer: the errors of {BASE} of all four tasks are needed in each folder")
-    print(table([line(arm, seeds) for arm in seeds[0]["values"] if arm in common]))
+    rows = {arm: [e for e in seeds if whole(arm, e)] for each in seeds for arm in each["values"]}
+    print(table([line(arm, own) for arm, own in rows.items() if own]))
+
+
+def whole(arm: str, seed: Seed) -> bool:
+    """Whether a seed has an arm's values of all tasks."""
+    return {*TASKS} <= {*seed["values"].get(arm, ())}
+
+
+def record(seed: Seed, path: Path) -> None:
+    """Write what a folder has given, beside what was recorded of other arms before."""
+    held = read(path) if path.exists() else {"values": {}, "costs": {}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for name in ("values", "costs"):
+        seed[name] = held[name] | seed[name]
+    path.write_text(json.dumps(seed, indent=1) + "\n")
 
 
 if __name__ == "__main__":
