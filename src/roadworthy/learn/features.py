@@ -32,7 +32,8 @@ def code_of(module: nn.Module) -> Path:
     >>> code_of(nn.Linear(1, 1)).name
     'linear.py'
     """
-    return Path(inspect.unwrap(type(module).forward).__code__.co_filename)
+    forward = inspect.unwrap(type(module).forward)
+    return Path(forward.__code__.co_filename if inspect.isfunction(forward) else "")
 
 
 def kept(cache: Path, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

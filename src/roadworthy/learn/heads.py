@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from roadworthy.core.boxes import MOST
+from roadworthy.core.boxes import MOST, Finish
 from roadworthy.learn.dense_losses import locations
 
 Maps = Sequence[Float[Tensor, "b _ _ _"]]
@@ -121,14 +121,14 @@ def decode(
     logits: Float[Tensor, "b n k"],
     boxes: Float[Tensor, "b n 4"],
     size: tuple[int, int],
-    least: float = 0.02,
+    least: float = Finish.least,
     nms: float = 0.5,
 ) -> list[Found]:
     """The best boxes of each image, at most `MOST`; a location may answer several classes.
 
     Args:
         size: height and width of the input, where boxes end.
-        least: score from which a box counts.
+        least: score that a box must exceed.
         nms: overlap (IoU) above which the weaker of two boxes of a class goes.
     """
     shares = logits.float().sigmoid()
@@ -143,7 +143,7 @@ def _decoded(
     nms: float,
 ) -> Found:
     scores, order = shares.flatten().topk(min(10 * MOST, shares.numel()))
-    order, scores = order[scores >= least], scores[scores >= least]
+    order, scores = order[scores > least], scores[scores > least]
     labels = order % shares.shape[1]
     corners: Any = clip_boxes_to_image(boxes.float()[order // shares.shape[1]], size)
     kept = batched_nms(corners, scores, labels, nms)[:MOST]
