@@ -3,13 +3,14 @@
     for seed in 0 1 2; do runs/transfer.sh out/small-$seed out/transfer-$seed $seed; done
     python benchmarks/transfer.py out/transfer-0 out/transfer-1 out/transfer-2
     python benchmarks/transfer.py out/transfer-0 --record benchmarks/transfer/seed-0.json
+    python benchmarks/transfer.py benchmarks/transfer/*.json --beside "frozen distilled"
 
 A seed takes an hour of CPU time, so that what it gave is kept: a recorded file stands for its
 folder, and is told of arms that were run later by the same call.
 
 A cell is the mean over the folders, a seed each, in which an arm has all four tasks. The errors of
 an arm stand beside those of training from scratch on all labels, of the same seed, as shares; their
-mean is over the four tasks.
+mean is over the four tasks. Intervals are Student's, 95 %; with `--beside`, of paired differences.
 Compute is of an arm's backbone with all that it began with, and of a task where weights descend.
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from paired import interval
+from paired import interval, signed
 
 from roadworthy.learn.manifest import is_stage, read_manifest
 from roadworthy.learn.overview import Row, table
@@ -104,17 +105,24 @@ def read(path: Path) -> Seed:
     return {"values": values, "costs": means, "versions": run["versions"], "host": run["host"]}
 
 
-def line(arm: str, seeds: Sequence[Seed]) -> Row:
-    """The row of an arm, of seeds that have it."""
+def line(arm: str, seeds: Sequence[Seed], beside: str = "") -> Row:
+    """The row of an arm, of seeds that have it, and how far its error is from another arm's."""
     found: Row = {"arm": arm, "seeds": str(len(seeds))}
     for task in TASKS:
         values = [each["values"][arm][task] for each in seeds]
         spread = f" ±{np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
         found[METRICS[task]] = f"{np.mean(values):.3f}{spread}"
-    errors = [[*shares(each["values"])[arm].values()] for each in seeds]
-    found["error"] = interval([float(np.mean(each)) for each in errors], "{:.3f}".format)
+    found["error"] = interval([mean_error(arm, each) for each in seeds], "{:.3f}".format)
+    if beside and beside != arm:
+        both = [mean_error(arm, e) - mean_error(beside, e) for e in seeds if whole(beside, e)]
+        found[f"minus {beside}"] = interval(both, signed)
     found["TMACs"] = float(np.mean([each["costs"][arm] for each in seeds]))
     return found
+
+
+def mean_error(arm: str, seed: Seed) -> float:
+    """The mean over the tasks of an arm's errors as shares of those of `BASE`."""
+    return float(np.mean([*shares(seed["values"])[arm].values()]))
 
 
 def main() -> None:
@@ -122,6 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR_OR_FILE")
     parser.add_argument("--record", type=Path, metavar="FILE", help="of one folder")
+    parser.add_argument("--beside", default="", metavar="ARM", help="what others are set against")
     given = parser.parse_args()
     seeds = [read(each) for each in given.dirs]
     if given.record is not None:
@@ -131,7 +140,7 @@ def main() -> None:
     if not all(whole(BASE, each) for each in seeds):
         sys.exit(f"transfer: the errors of {BASE} of all four tasks are needed in each folder")
     rows = {arm: [e for e in seeds if whole(arm, e)] for each in seeds for arm in each["values"]}
-    print(table([line(arm, own) for arm, own in rows.items() if own]))
+    print(table([line(arm, own, given.beside) for arm, own in rows.items() if own]))
 
 
 def whole(arm: str, seed: Seed) -> bool:
