@@ -38,9 +38,9 @@ SharedStage = Literal["model", "runtime", "post"]
 StageName = Literal[ImageStage, TextStage, SharedStage]
 """In the order in which an image or a text meets them."""
 LearnTask = Literal["classification", "detection", "segmentation", "depth"]
+"""What a source of `roadworthy learn` is annotated for."""
 Hint = Literal["features", LearnTask]
 """What of a teacher is learned: its features, or what its heads of a task say."""
-"""What a source of `roadworthy learn` is annotated for."""
 
 _BITS = re.compile(r"w(\d+)a(\d+)")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB|TB)?", re.IGNORECASE)

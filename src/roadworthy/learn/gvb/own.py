@@ -49,8 +49,7 @@ def own(task: Task, train: str, test: str, size: int = 64) -> Entry:
     """An entry of a spec to learn from and one to be judged by, as `sources.source` takes them.
 
     Its metric is top-1 of classes, AP50 by VOC's rule of 2007 with COCO's crowds, mIoU, or RMSE
-    without caps. The
-    classes are those of the training images.
+    without caps. The classes are those of the training images.
 
     Args:
         size: pixels a side of rendered scenes.
