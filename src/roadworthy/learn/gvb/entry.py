@@ -9,6 +9,7 @@ from roadworthy.errors import BadData
 from roadworthy.learn.batches import Task
 from roadworthy.learn.gvb.measures import Measure
 from roadworthy.learn.gvb.part import Half, Part, few
+from roadworthy.learn.gvb.subsets import unlike
 from roadworthy.learn.readers import Origin
 
 Load = Callable[[Path, Half, Origin], Part]
@@ -100,7 +101,7 @@ class Entry:
         said = f"no image of classes {few(part.empty)}" if part.empty else ""
         official = self.sizes[half == "test"]
         other = f"{len(part)} images, {official} officially" if len(part) != official else ""
-        return part.tell(said).tell(other)
+        return part.tell(said).tell(other or unlike(part))
 
 
 def _content(folder: Path) -> str:

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,26 @@ def read_subset(path: Path) -> Subset:
         return Subset(images=images, **held)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadData(f"list {path} is missing or damaged: {reason(error)}") from error
+
+
+@cache
+def shipped(dataset: str) -> Subset | None:
+    """The list of seed 0 and a tenth of a training part that came with the package, if one did.
+
+    Its `whole` stands for the lists of all seeds and shares: they follow from names and classes.
+    """
+    path = Path(__file__).parent / "lists" / f"{dataset}.json"
+    return read_subset(path) if path.is_file() else None
+
+
+def unlike(part: Part) -> str:
+    """What to tell of a training part that has as many images as the official release, and others:
+    '' where it has the same, or no list of it is shipped.
+    """
+    known = shipped(part.origin.source) if part.origin.split == "train" else None
+    if known is None or len(part) != known.of or listed(part) == known.whole:
+        return ""
+    return "names or classes of images are not those of the shipped list: rows will not compare"
 
 
 def take(part: Part, subset: Subset) -> Part:
