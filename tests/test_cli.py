@@ -143,6 +143,18 @@ def test_a_failure_exits_1_and_shows_its_trace_only_in_debug(case, capsys, monke
         main([*arguments, "--debug"])
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_too_little_memory_says_what_needs_less(error, case, capsys, monkeypatch) -> None:
+    def fails(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("roadworthy.evaluate.evaluate", fails)
+    assert main(["evaluate", case[0], "--data", case[1]]) == 1
+    assert "not enough memory; smaller images or batches" in capsys.readouterr().err
+
+
 def test_nothing_heavy_is_imported_for_help() -> None:
     code = (
         "import sys, roadworthy, roadworthy.cli\n"

@@ -183,4 +183,6 @@ def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, RoadworthyError):
         return text
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:  # the latter is torch's
+        return "there is not enough memory; smaller images or batches, or fewer at once, need less"
     return f"{type(error).__name__}: {text} (--debug shows where)"
