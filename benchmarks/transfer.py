@@ -5,8 +5,8 @@
     python benchmarks/transfer.py out/transfer-0 --record benchmarks/transfer/seed-0.json
     python benchmarks/transfer.py benchmarks/transfer/*.json --beside "frozen distilled"
 
-A seed takes an hour of CPU time, so that what it gave is kept: a recorded file stands for its
-folder, and is told of arms that were run later by the same call.
+A seed takes an hour and a half of CPU time, so that what it gave is kept: a recorded file stands
+for its folder, and is told of arms that were run later by the same call.
 
 A cell is the mean over the folders, a seed each, in which an arm has all four tasks. The errors of
 an arm stand beside those of training from scratch on all labels, of the same seed, as shares; their

@@ -44,7 +44,7 @@ done
 other="timm:efficientnet_lite0@random py:$(dirname "$0")/../benchmarks/lite0.py:build"
 
 one="--rates 0.002" short=$STEPS:$STEPS long=$((8 * STEPS)):$((4 * STEPS))
-arm scratch-all 32:64 $((40 * STEPS)):$((8 * STEPS)) $random --protocol full --fraction 1 $one
+arm scratch-all 32:64 $((120 * STEPS)):$((16 * STEPS)) $random --protocol full --fraction 1 $one
 arm scratch 32:64 $long $random --protocol full $one
 arm tuned 32:64 $long "$SMALL/distilled" --protocol full $one
 arm frozen 32:64 $short $random $stages --protocol linear $one

@@ -5,13 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from roadworthy.cli import main
 from roadworthy.options import EXAMPLES, parse, quantize_request
-from roadworthy.requests import QuantizeRequest
+from roadworthy.requests import QuantizeRequest, StageName
 from roadworthy.wording import say
 
 NOISY = """
@@ -167,6 +168,18 @@ def test_nothing_heavy_is_imported_for_help() -> None:
     run = [sys.executable, "-c", code]
     shown = subprocess.run(run, capture_output=True, text=True, check=True, env=dict(os.environ))
     assert shown.stdout.splitlines()[-1] == "[]"
+
+
+def test_stages_without_an_option_are_told() -> None:
+    row = {"stage": "decode", "option": "opencv", "class": "opencv", "delta": -0.001, "ci_low": -1}
+    row |= {"ci_high": 1.0, "flip_rate": 0.0, "missing": None}
+    stages = ["decode", "resize", "padding", "post"]
+    result = {"rows": [row], "metric": "top1", "value": 0.9, "n": 20, "advice": "None."}
+    said = say("noise", result | {"config": {"stages": stages}})
+    assert "decode opencv    0.00 (-1.00 to 1.00)" in said
+    assert "nothing to change in resize, padding, post" in said
+    said = say("noise", result | {"config": {"stages": get_args(StageName)}})
+    assert "nothing to change in resize, geometry, colour, normalise, model, runtime, post" in said
 
 
 def test_a_run_in_words() -> None:

@@ -93,8 +93,9 @@ def chosen(request: BenchmarkRequest) -> list[DataSet]:
     found += [Pair(cast(Task, task), train, test) for task, train, test in request.pairs]
     if not found:
         raise BadInput(
-            f"none of the 26 data sets is in {root}; roadworthy benchmark --list --root {root} "
-            "says how to get them, and --data TASK=SPEC --test TASK=SPEC takes your own"
+            f"none of the 26 data sets is in {root}; roadworthy benchmark --list names them, "
+            "--download NAME gets one or says how, and --data TASK=SPEC --test TASK=SPEC takes "
+            "your own"
         )
     return found
 

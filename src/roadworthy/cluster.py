@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from roadworthy.errors import BadInput, RoadworthyError
+from roadworthy.errors import BadInput, RoadworthyError, brief
 from roadworthy.noise.sweep import Bench, Findings, Spread, judge
 from roadworthy.noise.systems import System
 
@@ -164,7 +164,7 @@ def session() -> Generator[Any]:
     try:
         ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
     except (OSError, RuntimeError, ValueError) as error:
-        address, reason = os.environ.get("RAY_ADDRESS"), " ".join(str(error).split())[:200]
+        address, reason = os.environ.get("RAY_ADDRESS"), brief(error)
         where = f"RAY_ADDRESS {address} is not to be reached" if address else "Ray does not start"
         raise BadInput(f"{where}: {reason}; see ray status") from error
     try:

@@ -21,7 +21,7 @@ from roadworthy.deploy.engines import Precision
 from roadworthy.deploy.export import export_onnx
 from roadworthy.deploy.extra_runtimes import Engine, ExtraPredictor
 from roadworthy.deploy.runtimes import FilePredictor, Level, OpenVinoPredictor, OrtPredictor
-from roadworthy.errors import BadInput, BadModel, RoadworthyError
+from roadworthy.errors import BadInput, BadModel, RoadworthyError, brief
 from roadworthy.journey import digest, quantize
 from roadworthy.noise.changes import Changed, changes
 from roadworthy.noise.onnx_changes import onnx_changes, write_onnx_changed
@@ -215,7 +215,7 @@ class RawPredictor:
             with torch.inference_mode():
                 outputs = self._module(images.to(self._device))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = brief(error)
             raise BadModel(
                 f"{self.name} fails on float32 images of shape {list(images.shape)}: {reason}; "
                 "set size and crop of the preprocessing to the model's input"

@@ -33,3 +33,13 @@ class BadPreprocess(BadInput):
 
 class ParityError(RoadworthyError):
     """The deployed model disagrees with the simulated one."""
+
+
+def brief(error: object, most: int = 200) -> str:
+    """What an error says, in one line, cut between words behind about `most` characters.
+
+    >>> brief(ValueError("one   two three"), most=9)
+    'one two ...'
+    """
+    text = " ".join(str(error).split())
+    return text if len(text) <= most else f"{text[:most].rpartition(' ')[0] or text[:most]} ..."

@@ -62,7 +62,7 @@ from roadworthy.deploy.runtimes import OrtPredictor
 from roadworthy.deploy.store import fill, load_meaning, save_quantized
 from roadworthy.errors import BadData, BadInput
 from roadworthy.judging import identity, judge, judging_set
-from roadworthy.judging_dense import refuse_uncompared
+from roadworthy.judging_dense import refuse_uncompared, suited
 from roadworthy.live import UnitProgress
 from roadworthy.noise.deployed import as_deployed
 from roadworthy.noise.mix import RandomPreprocess
@@ -192,6 +192,7 @@ def _quantize_into(out: Path, request: QuantizeRequest, compress: Compress | Non
     refuse_uncompared(request, graph, images)
     chosen = backend(scheme.backend, scheme.act_bits)
     method = method_of(request.solver, scheme.weight_bits, scheme.act_bits, len(images))
+    method = suited(method, graph, images)
     widths = Widths(scheme.weight_bits, scheme.act_bits, tuple(scheme.keep_8bit))
     plan = Plan(method, chosen, widths, request.solver.blocks)
     config = _config(request, preprocess, chosen.name, method) | loaded.meaning

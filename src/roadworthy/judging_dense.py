@@ -4,15 +4,17 @@ Images, places and metric are those of `evaluate` and `noise`; the forms of the 
 one pass over the images, so that their difference has a paired interval.
 """
 
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from roadworthy.core.answers import check_compared, dense_shape
+from roadworthy.compress.methods import Method
+from roadworthy.core.answers import answers_boxes, check_compared, dense_shape
 from roadworthy.core.data import Dataset, load_data
 from roadworthy.core.images import Size
 from roadworthy.core.inputs import Stages
@@ -67,6 +69,19 @@ def refuse_uncompared(request: QuantizeRequest, graph: fx.GraphModule, images: T
         )
     if request.sensitivity:
         check_compared(graph, images, "--sensitivity")
+
+
+def suited(method: Method, graph: fx.GraphModule, images: Tensor) -> Method:
+    """The method without passes that compare classes, where the model answers boxes; warns."""
+    kept = tuple(each for each in method.passes if each.loss != "kl")
+    if len(kept) == len(method.passes) or not answers_boxes(graph, images):
+        return method
+    warnings.warn(
+        "the model answers boxes: the pass over the whole network, which compares classes, is left "
+        "out, and what is learned is learned unit by unit",
+        stacklevel=2,
+    )
+    return replace(method, passes=kept)
 
 
 def judged(

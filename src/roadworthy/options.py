@@ -36,11 +36,13 @@ from roadworthy.requests import (
 )
 
 MODEL = (
-    "timm:NAME, torchvision:NAME, hf:ID_OR_DIR or py:FILE.py:FUNCTION; each may end in @FILE.pth"
+    "timm:NAME, torchvision:NAME, metanet:NAME, hf:ID_OR_DIR or py:FILE.py:FUNCTION; each may end "
+    "in @FILE.pth"
 )
 DATA = (
     "imagefolder:DIR, imagefolder:DIR@labels.tsv, npz:FILE?x=IMAGES&y=LABELS, builtin:photos; "
-    "boxes: yolo:DIR, coco:IMAGES@FILE.json; texts: text:FILE.tsv?text=COLUMN&label=COLUMN"
+    "boxes: yolo:DIR, voc:DIR, coco:IMAGES@FILE.json; instances:DIR, masks:DIR?images=A&masks=B, "
+    "depth:DIR?images=A&depth=B; texts: text:FILE.tsv?text=COLUMN&label=COLUMN"
 )
 PREPROCESS = "imagenet, or a YAML or JSON file (default: the model's own metadata)"
 

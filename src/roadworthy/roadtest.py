@@ -29,7 +29,7 @@ from roadworthy.core.tasks import Classification, Task
 from roadworthy.core.text_data import BETWEEN
 from roadworthy.core.texts import TextInput
 from roadworthy.deployments import Deployments
-from roadworthy.errors import BadData, BadInput, BadModel, BadPreprocess
+from roadworthy.errors import BadData, BadInput, BadModel, BadPreprocess, brief
 from roadworthy.noise import study
 from roadworthy.noise.advice import advice
 from roadworthy.noise.fingerprint import fingerprint
@@ -203,7 +203,7 @@ def system_from(path: Path, own: Stages) -> System:
     try:
         values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = brief(error)
         raise BadPreprocess(f"system file {path} cannot be read: {reason}") from error
     if not isinstance(values, dict):
         raise BadPreprocess(f"system file {path} holds no stages, e.g. resize: opencv-linear")

@@ -1,9 +1,13 @@
 """A command's result in a few lines for a person; `--json` has all of it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from roadworthy.core.alike import alike, measure_of, things_of
+from roadworthy.requests import ImageStage, StageName, TextStage
+
+CHOICES = {"Neighbours": "number of neighbours", "Linear": "penalty"}
+"""What there was to choose of a protocol of `adapt`; a learning rate of all others."""
 
 
 def say(command: str, result: Any) -> str:
@@ -118,7 +122,9 @@ def _adapted(result: dict[str, Any]) -> str:
         f"{choice} {'failed' if value is None else f'{value:.3f}'}"
         for choice, value in result["trials"].items()
     )
-    choice = f"chosen     {result['chosen']:g} of {tried}, on held-out labelled images"
+    what = CHOICES.get(result["protocol"], "learning rate")
+    by = "loss" if result["protocol"] == "Linear" else "metric"
+    choice = f"chosen     {what} {result['chosen']:g} by held-out {by} of {tried}"
     lines = [choice] if tried else []
     if "metric" in result:
         lines.insert(0, f"{result['task']} of {result['judged_on']}  {_held(result)}")
@@ -155,8 +161,9 @@ def _noise(result: dict[str, Any]) -> str:
     rows = [row for row in result["rows"] if row["delta"] is not None]
     width = max(len(f"{row['stage']} {row['option']}") for row in rows) if rows else 0
     lines = [
-        f"{row['stage'] + ' ' + row['option']:<{width}}  {row['delta']:6.2f} "
-        f"({row['ci_low']:.2f} to {row['ci_high']:.2f})  flips {100 * row['flip_rate']:.1f} %"
+        f"{row['stage'] + ' ' + row['option']:<{width}}  {_points(row['delta']):>6} "
+        f"({_points(row['ci_low'])} to {_points(row['ci_high'])})  "
+        f"flips {100 * row['flip_rate']:.1f} %"
         + (f"  same as {row['class']}" if row["class"] != row["option"] else "")
         for row in rows
     ]
@@ -164,7 +171,26 @@ def _noise(result: dict[str, Any]) -> str:
     missing = [line for line, row in zip(lacking, result["rows"], strict=True) if row["missing"]]
     things = result.get("things", "images")
     head = f"{result['metric']}  {result['value']:.4f} of {result['n']} {things}; points lost:"
-    return "\n".join([head, *lines, *missing, "", result["advice"]])
+    still = _unchanged(result)
+    none = [f"nothing to change in {', '.join(still)}"] if still else []
+    return "\n".join([head, *lines, *missing, *none, "", result["advice"]])
+
+
+def _points(value: float) -> str:
+    """With two decimals, and no minus before nothing.
+
+    >>> _points(-0.001), _points(-0.02)
+    ('0.00', '-0.02')
+    """
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
+def _unchanged(result: dict[str, Any]) -> list[str]:
+    """Stages that were asked for, by name or all at once, and have no option for this model."""
+    asked, found = result["config"]["stages"], {row["stage"] for row in result["rows"]}
+    others = get_args(ImageStage if result.get("things") == "texts" else TextStage)
+    named = len(asked) < len(get_args(StageName))
+    return [stage for stage in asked if stage not in found and (named or stage not in others)]
 
 
 def _attribution(result: dict[str, Any]) -> str:
@@ -174,19 +200,23 @@ def _attribution(result: dict[str, Any]) -> str:
         low, high = result["intervals"][stage]
         lines.append(f"  {stage:<10} {share:6.2f} ({low:.2f} to {high:.2f})")
     best = result["best_change"]
-    gain = result["bought_back"][best]["value"]
-    lines.append(f"{best} as in training alone buys back {gain:.2f} points")
+    gain = result["bought_back"][best]
+    between = f"({gain['low']:.2f} to {gain['high']:.2f})"
+    lines.append(f"{best} as in training alone buys back {gain['value']:.2f} points {between}")
     return "\n".join(lines)
 
 
 def _matches(result: dict[str, Any]) -> str:
     head = "made by" if result["found"] else "made by no known pipeline; the nearest are"
     names = ("decode", "resize", "geometry", "colour", "normalise")
+    matches = result["matches"][: 1 if result["found"] else 5]
     lines = [
         ", ".join(f"{name} {match[name]}" for name in names if match[name] is not None)
         + f"  residual {match['residual']:.3g}"
-        for match in result["matches"][: 1 if result["found"] else 5]
+        for match in matches
     ]
+    equals = matches[0]["equals"] if result["found"] else {}
+    lines += [f"or {stage} {', '.join(names)}: the same pixels" for stage, names in equals.items()]
     return "\n".join([head, *lines])
 
 

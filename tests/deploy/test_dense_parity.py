@@ -6,9 +6,11 @@ from torch import nn
 
 from roadworthy import quantize
 from roadworthy.compress.learn import Samples, evaluate
-from roadworthy.compress.methods import Mse, Pass, QDropPlus
+from roadworthy.compress.methods import Mse, Pass, QDropPlus, with_iterations
+from roadworthy.core.capture import capture
 from roadworthy.deploy.parity import affordable, compare
 from roadworthy.errors import BadInput
+from roadworthy.judging_dense import suited
 
 IMAGES = torch.zeros(6, 3, 8, 8)
 
@@ -42,6 +44,17 @@ def test_what_compares_classes_is_refused_for_boxes(method: Mse) -> None:
     net = nn.Sequential(nn.Conv2d(3, 7, 3), nn.Flatten(2))  # [b 7 36]: seven boxes
     with pytest.raises(BadInput, match="compares classes and the model answers"):
         quantize(net, torch.rand(64, 3, 8, 8), method)
+
+
+def test_the_default_method_learns_a_detector_unit_by_unit() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 7, 3), nn.Flatten(2))
+    images = torch.rand(64, 3, 8, 8)
+    with pytest.warns(UserWarning, match="answers boxes: the pass over the whole network"):
+        kept = suited(QDropPlus(8, 8), capture(net, images[:1]), images)
+    assert [each.loss for each in kept.passes] == ["squared"]
+    quantize(net, images, with_iterations(kept, 2))
+    flat = nn.Sequential(nn.Conv2d(3, 7, 8), nn.Flatten())
+    assert suited(QDropPlus(8, 8), capture(flat, images[:1]), images) == QDropPlus(8, 8)
 
 
 def test_large_answers_are_compared_of_fewer_images() -> None:

@@ -54,6 +54,12 @@ PIPELINES = {
         Preprocess("jpegli", "opencv-nearest", "short-side-floor", (67, 67), (64, 64)),
         "imagenet",
     ),
+    "by hand": (
+        Preprocess(
+            resize="opencv-linear", geometry="short-side-round-floor", size=(74, 74), crop=(64, 64)
+        ),
+        "imagenet",
+    ),
     "larger than the image": (
         Preprocess(resize="opencv-cubic", geometry="short-side", size=(146, 146), crop=(128, 128)),
         "imagenet",

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from roadworthy.core.images import IMAGENET, Preprocess
 from roadworthy.noise.shapley import mixtures, shares
-from roadworthy.noise.systems import System
+from roadworthy.noise.systems import System, differing
 
 NAMES = ["decode", "resize", "colour", "runtime"]
 
@@ -56,3 +56,14 @@ def test_mixtures_take_each_stage_from_either_system() -> None:
     assert mixed[frozenset()] == train
     assert mixed[frozenset({"colour", "runtime"})] == deploy
     assert mixed[frozenset({"runtime"})].preprocess == IMAGENET
+
+
+def test_a_resizer_that_only_one_system_has_comes_with_its_geometry() -> None:
+    bare, whole = System(Preprocess(colour="bgr")), System(IMAGENET)
+    for train, deploy in ((bare, whole), (whole, bare)):
+        stages = differing(train, deploy)
+        assert stages == ("geometry", "colour", "normalise")
+        mixed = mixtures(train, deploy, stages)
+        assert mixed[frozenset(stages)] == deploy
+        assert mixed[frozenset({"geometry"})].image.resize == deploy.image.resize
+        assert mixed[frozenset({"colour"})].image.resize == train.image.resize

@@ -50,10 +50,16 @@ def dense_shape(graph: fx.GraphModule) -> tuple[int, ...] | None:
     )
 
 
+def answers_boxes(graph: fx.GraphModule, inputs: Tensor) -> bool:
+    """Whether a captured model answers boxes ``[b n 4+k]`` to an image."""
+    answers = whole(graph).exit.meta["val"]
+    return dense(answers, inputs) and answers.ndim == 3
+
+
 def check_compared(graph: fx.GraphModule, inputs: Tensor, what: str) -> None:
     """BadInput where `what` compares classes and the model answers boxes."""
-    answers = whole(graph).exit.meta["val"]
-    if dense(answers, inputs) and answers.ndim == 3:
+    if answers_boxes(graph, inputs):
+        answers = whole(graph).exit.meta["val"]
         raise BadInput(
             f"{what} compares classes and the model answers {['batch', *answers.shape[1:]]}; leave "
             "it out, or give --method minmax, mse, adaround, brecq or qdrop"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from roadworthy.core.sources import MAX_CLASS_ID, Annotated, Files, image_paths, reason, text_lines
-from roadworthy.errors import BadData
+from roadworthy.errors import BadData, brief
 
 Rows = Float[NDArray[np.float64], "_ 6"]
 Outline = tuple[str, Any, tuple[int, int]]
@@ -127,7 +127,7 @@ def class_names(path: Path) -> tuple[str, ...]:
     try:
         held: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadData(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise BadData(f"{path} cannot be read: {brief(error)}") from error
     match held:
         case {"names": [*names]} if names:
             return tuple(map(str, names))

@@ -17,7 +17,7 @@ from jaxtyping import Shaped
 from torch import Tensor, fx, nn
 
 from roadworthy.core.fold import fold_batch_norm
-from roadworthy.errors import BadModel
+from roadworthy.errors import BadModel, brief
 
 aten = torch.ops.aten
 
@@ -95,7 +95,7 @@ def _check_answer(module: nn.Module, sample: Tensor) -> None:
         with torch.no_grad():
             answer = module(sample)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = brief(error)
         raise BadModel(
             f"{name} fails on {kind} input of shape {shape}: {type(error).__name__}: {reason}; "
             "give it the input that it was made for (size and crop of the preprocessing)"

@@ -24,7 +24,10 @@ from roadworthy.core.decoders import find_decoder
 from roadworthy.core.resizers import Pixels, Raster, find_resizer
 from roadworthy.errors import BadPreprocess
 
-Geometry = Literal["short-side", "short-side-round", "short-side-floor", "squash", "letterbox"]
+Geometry = Literal[
+    "short-side", "short-side-round", "short-side-floor", "short-side-round-floor", "squash",
+    "letterbox",
+]  # fmt: skip
 Precision = Literal["float32", "float16"]
 Size = tuple[int, int]
 
@@ -62,8 +65,8 @@ class Preprocess:
         resize: library and filter (`roadworthy.core.resizers`); goes with `geometry` and `size`.
         geometry: ``short-side`` scales until both sides cover `size`, the long side truncated as
             torchvision does it (``-round``: rounded; ``-floor``: the corner of the crop rounded
-            down), ``squash`` ignores the aspect ratio, ``letterbox`` fits inside `size` and fills
-            the rest with `fill`.
+            down; ``-round-floor``: both), ``squash`` ignores the aspect ratio, ``letterbox`` fits
+            inside `size` and fills the rest with `fill`.
         size: height and width in pixels.
         crop: height and width of the centre crop; smaller images are padded with black.
         colour: channel order, and the way through YUV (`roadworthy.core.colours`).
@@ -127,7 +130,7 @@ class Preprocess:
             raster = _fit(pixels, self.resize, self.geometry, self.size, self.fill)
         if self.crop is None:
             return raster
-        return centre_crop(raster, self.crop, down=self.geometry == "short-side-floor")
+        return centre_crop(raster, self.crop, down=_floors(self.geometry))
 
     def coloured(self, raster: Raster) -> Raster:
         """In the channel order and with the losses of its colour path ``[h w 3]``."""
@@ -248,7 +251,7 @@ def placement(stages: Preprocess, size: Size) -> Placement:
     else:
         outer = size
     if stages.crop:
-        down = stages.geometry == "short-side-floor"
+        down = _floors(stages.geometry)
         spare = [o - c for o, c in zip(outer, stages.crop, strict=True)]
         cut = [s // 2 if down else round(s / 2) for s in spare]
         top, left = top - cut[0], left - cut[1]
@@ -287,6 +290,11 @@ def _fit(
     return canvas
 
 
+def _floors(geometry: Geometry | None) -> bool:
+    """Whether the corner of a crop is rounded down."""
+    return geometry in ("short-side-floor", "short-side-round-floor")
+
+
 def _resized_to(geometry: Geometry, own: Size, size: Size) -> Size:
     """Height and width that an image of `own` is resized to."""
     match geometry:
@@ -294,7 +302,7 @@ def _resized_to(geometry: Geometry, own: Size, size: Size) -> Size:
             return size
         case "short-side" | "short-side-floor":
             return _covering(own, size, math.floor)
-        case "short-side-round":
+        case "short-side-round" | "short-side-round-floor":
             return _covering(own, size, round)
         case "letterbox":
             scale = min(size[0] / own[0], size[1] / own[1])

@@ -37,7 +37,7 @@ from roadworthy.core.specs import (
     parse_model_spec,
 )
 from roadworthy.core.texts import TextInput, check_vocabulary
-from roadworthy.errors import BadModel
+from roadworthy.errors import BadModel, brief
 
 Says = Literal["scores", "spans", "embeddings", "texts"]
 SHIPPED = Path(__file__).with_name("weights")
@@ -351,7 +351,7 @@ def _downloaded(name: str, build: Callable[[], nn.Module]) -> nn.Module:
     try:
         return build()
     except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = brief(error, 160)
         raise BadModel(
             f"the pretrained weights of {name} cannot be fetched ({reason}); give a local file by "
             f"{name}@weights.pth, or {name}@random"

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from roadworthy.core.progress import track
-from roadworthy.errors import BadData, BadInput, BadModel
+from roadworthy.errors import BadData, BadInput, BadModel, brief
 
 Inputs = Float[Tensor, "b c h w"] | Int[Tensor, "b r t"]
 """Images, or texts as rows r (ids, attention mask, types) of t tokens."""
@@ -105,7 +105,7 @@ def failure(given: Inputs, error: Exception) -> str:
     >>> failure(torch.zeros(1, 3, 8, 8), ValueError("too small"))[:56]
     'fails on float32 images of shape [1, 3, 8, 8]: too small'
     """
-    reason = " ".join(str(error).split())[:200]
+    reason = brief(error)
     if given.is_floating_point():
         hint = "set size and crop of the preprocessing to the model's input"
         return f"fails on float32 images of shape {list(given.shape)}: {reason}; {hint}"

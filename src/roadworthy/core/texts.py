@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from roadworthy.core.text_data import BETWEEN
-from roadworthy.errors import BadData, BadPreprocess
+from roadworthy.errors import BadData, BadPreprocess, brief
 
 Kind = Literal["fast", "slow"]
 Casing = Literal["as-is", "lower", "upper", "capital", "cased"]
@@ -255,7 +255,7 @@ def _opened(files: str, fast: bool) -> Any:
     try:
         return AutoTokenizer.from_pretrained(files, use_fast=fast)
     except Exception as error:  # damaged files make the libraries raise nearly anything
-        reason = " ".join(str(error).split())[:200]
+        reason = brief(error)
         raise BadPreprocess(
             f"the tokenizer of {files} cannot be loaded: {reason}; give a folder with "
             "tokenizer.json or vocab.txt, or an id that the hub knows"

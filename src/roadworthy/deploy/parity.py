@@ -111,6 +111,6 @@ def assert_parity(
     told = alike(found.measure, found.agreement, found.n, things(images))
     raise ParityError(
         f"deployed and simulated: {told} (largest difference {found.max_abs:.3g}); at least "
-        f"{shown(found.measure, threshold)} is required; {where}; try another --backend, which "
-        "computes that operator otherwise"
+        f"{shown(found.measure, threshold)} is required; {where}; quantize's --backend may "
+        "have that operator computed otherwise"
     )

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from roadworthy.core.predict import Inputs
-from roadworthy.errors import BadInput, BadModel
+from roadworthy.errors import BadInput, BadModel, brief
 
 # MatMulNBits quantizes its activations again by default (accuracy level 4, errors of about 0.1).
 _SESSION = {"session.qdq_matmulnbits_accuracy_level": "1"}
@@ -238,7 +238,7 @@ def check_file(path: Path) -> None:
 
 def refused(path: Path, runtime: str, error: Exception) -> BadModel:
     """A runtime's refusal to load, in one line."""
-    reason = " ".join(str(error).split())[:300]
+    reason = brief(error, 300)
     return BadModel(
         f"{runtime} cannot load {path}: {reason}; the file is corrupt or uses operators that this "
         "version does not have: export it again or update the runtime"
@@ -247,7 +247,7 @@ def refused(path: Path, runtime: str, error: Exception) -> BadModel:
 
 def unfit(images: Tensor, wanted: object, error: Exception) -> BadInput:
     """A batch that the model does not take, in one line."""
-    reason = " ".join(str(error).split())[:200]
+    reason = brief(error)
     return BadInput(
         f"images of shape {list(images.shape)} given to a model that takes {wanted}: {reason}; "
         "set size and crop of the preprocessing to the model's input"

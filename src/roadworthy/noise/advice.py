@@ -31,6 +31,8 @@ def advice(
         (row for row in measured if row.loss and row.loss.low > 0),
         key=lambda row: -(row.loss.value if row.loss else 0.0),
     )
+    if not measured:
+        return "No change was measured."
     if not felt:
         return (
             f"No single change of {len(measured)} measured costs this model anything that "

@@ -7,7 +7,7 @@ import onnx
 from onnx import helper, shape_inference
 
 from roadworthy.core.runs import write_atomically
-from roadworthy.errors import BadModel
+from roadworthy.errors import BadModel, brief
 
 
 def onnx_changes(path: Path) -> tuple[str, ...]:
@@ -45,7 +45,7 @@ def write_onnx_changed(path: Path, name: str, out: Path) -> None:
             onnx.save(model, str(part))
             onnx.checker.check_model(str(part))
     except (shape_inference.InferenceError, onnx.checker.ValidationError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = brief(error, 300)
         raise BadModel(f"with {name} the maps in {path} no longer meet: {reason}") from error
 
 
@@ -59,7 +59,7 @@ def _read(path: Path) -> onnx.ModelProto:
     try:
         return onnx.load(str(path))
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = brief(error)
         raise BadModel(f"{path} cannot be read: {reason}; export it again") from error
 
 

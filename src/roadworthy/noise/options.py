@@ -76,6 +76,11 @@ def options(
                 found += [Option(stage, name, replace(base, post=name)) for name in posts]
             case _:
                 assert_never(stage)
+    if not found:
+        raise BadInput(
+            f"stages {', '.join(present)} given, in which this model has nothing to change; others "
+            f"of {', '.join(base.stages)} are needed"
+        )
     return found
 
 

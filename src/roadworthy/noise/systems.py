@@ -63,14 +63,24 @@ class System:
         holder = self if stage in _SHARED else self.preprocess
         return {name: getattr(holder, name) for name in _fields(stage)}
 
+    @property
+    def resizes(self) -> bool:
+        """Whether its images are resized."""
+        return isinstance(self.preprocess, Preprocess) and self.preprocess.resize is not None
+
     def with_part(self, stage: Stage, other: "System") -> "System":
         """This system with `stage` as `other` has it.
+
+        Where one of the two does not resize, a resizer comes and goes with the geometry, without
+        which it cannot be.
 
         >>> a, b = System(Preprocess()), System(Preprocess(colour="bgr"), runtime="openvino")
         >>> a.with_part("colour", b) == System(Preprocess(colour="bgr"))
         True
         """
         part = other.part(stage)
+        if stage == "geometry" and self.resizes != other.resizes:
+            part |= other.part("resize")
         if stage in _SHARED:
             return replace(self, **part)
         return replace(self, preprocess=replace(self.preprocess, **part))
@@ -101,7 +111,12 @@ def _fields(stage: Stage) -> tuple[str, ...]:
 def differing(a: System, b: System) -> tuple[Stage, ...]:
     """The stages in which two systems are not the same, in order.
 
+    Where one of them does not resize, its resizer is no stage of its own: see `with_part`.
+
     >>> differing(System(Preprocess()), System(Preprocess(colour="bgr", mean=(0.5, 0.5, 0.5))))
     ('colour', 'normalise')
     """
-    return tuple(stage for stage in STAGES if a.part(stage) != b.part(stage))
+    found: list[Stage] = [stage for stage in STAGES if a.part(stage) != b.part(stage)]
+    if a.resizes != b.resizes:
+        found.remove("resize")
+    return tuple(found)

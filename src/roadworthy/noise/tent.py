@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from roadworthy.core.predict import resolve_device
-from roadworthy.errors import BadInput, BadModel
+from roadworthy.errors import BadInput, BadModel, brief
 
 _BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 _Norm = _BatchNorm | nn.LayerNorm | nn.GroupNorm
@@ -86,7 +86,7 @@ class Tent:
         try:
             logits = self._module(images)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = brief(error)
             raise BadModel(
                 f"{self.name} fails on a batch of shape {list(images.shape)}: {reason}; give "
                 "larger batches of the model's input size"

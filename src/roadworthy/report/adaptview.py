@@ -22,6 +22,7 @@ from roadworthy.report.origin import Pairs, unless
 from roadworthy.report.panels import Bar, Tile
 from roadworthy.report.stageview import origins
 from roadworthy.report.tree import Tree
+from roadworthy.wording import CHOICES
 
 ADAPT = "adapt"
 PROTOCOLS = {
@@ -33,7 +34,6 @@ PROTOCOLS = {
     "Staged": ("staged", "a head on a frozen backbone, then all weights"),
 }
 """As it is typed, and in words."""
-_CHOICES = {"Neighbours": "number of neighbours", "Linear": "penalty"}
 _LEARNED = ("scenes:", "shards:", "captions:")
 """Specs of what is learned from alone: no other command opens them."""
 _METRICS = {
@@ -138,7 +138,7 @@ class AdaptView:
     @property
     def choice(self) -> str:
         """What there was to choose."""
-        return _CHOICES.get(self.protocol, "learning rate")
+        return CHOICES.get(self.protocol, "learning rate")
 
     @property
     def chose(self) -> str:

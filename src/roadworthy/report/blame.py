@@ -134,9 +134,10 @@ def _advice(tree: Tree, shares: tuple[Share, ...], total: Loss | None) -> tuple[
     how = f" ({mend.trained} instead of {mend.deployed})" if mend.trained and mend.deployed else ""
     of = f" of the {words.lost(total.value)} points lost" if total is not None else " points"
     gain = mend.bought_back
+    told = "" if gain.low is None or gain.low > 0 else ", which these images do not tell from none"
     return (
         f"Make {mend.stage} as in training{how}: this one change buys back most, "
-        f"{words.lost(gain.value)}{of}.",
+        f"{words.lost(gain.value)}{of}{told}.",
         "warn",
     )
 

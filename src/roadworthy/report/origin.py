@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from shlex import quote
-from typing import cast
+from typing import cast, get_args
 
 from roadworthy.report.tree import Tree
+from roadworthy.requests import StageName
 
 Pairs = tuple[tuple[str, str], ...]
 HINT = "INFERENCE_PRECISION_HINT"
@@ -69,7 +70,7 @@ def command_line(tree: Tree) -> str:
         **{f"--{key}": config.text(key) for key in ("train", "deploy")},
         "--preprocess": road.text("preprocess"),
         "--limit": road.text("limit"),
-        "--stages": ",".join(config.texts("stages")),
+        "--stages": unless(",".join(config.texts("stages")), ",".join(get_args(StageName))),
         "--combine": unless(config.text("combine"), "greedy"),
         "--tolerance": unless(config.text("tolerance"), "0.0"),
         "--seed": road.text("seed") or tree.text("seed"),
