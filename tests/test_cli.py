@@ -202,6 +202,10 @@ def test_a_run_in_words() -> None:
         "written    out",
     ]
     assert say("quantize", {}) == ""
+    for slowest, told in ((3.9, "3.50 ms"), (22.0, "3.50 ms; single runs scatter widely")):
+        detail = {"quantized": {"median_ms": 3.5, "p10": 3.4, "p90": slowest}}
+        timed = {"latency": record["latency"] | {"detail": detail}}
+        assert say("quantize", timed).startswith(f"speed      8.00 ms -> {told}")
     texts = {"config": {"data": "text:a.tsv?text=a"}}
     for measure, told in (
         ("cosine", "mean cosine 0.9960 over 9 texts"),

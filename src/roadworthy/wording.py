@@ -8,6 +8,8 @@ from roadworthy.requests import ImageStage, StageName, TextStage
 
 CHOICES = {"Neighbours": "number of neighbours", "Linear": "penalty"}
 """What there was to choose of a protocol of `adapt`; a learning rate of all others."""
+_STEADY = 2
+"""The slowest tenth of runs over the fastest beyond which a median says little."""
 
 
 def say(command: str, result: Any) -> str:
@@ -268,8 +270,11 @@ def _size(result: dict[str, Any]) -> str:
 
 def _speed(result: dict[str, Any]) -> str:
     match result.get("latency"):
-        case {"float_ms": float() as before, "quantized_ms": float() as after}:
-            return f"speed      {before:.2f} ms -> {after:.2f} ms"
+        case {"float_ms": float() as before, "quantized_ms": float() as after, **rest}:
+            spread = [each["p90"] / each["p10"] for each in rest.get("detail", {}).values()]
+            busy = max(spread, default=1) > _STEADY
+            scatter = "; single runs scatter widely: was the machine busy?" if busy else ""
+            return f"speed      {before:.2f} ms -> {after:.2f} ms{scatter}"
         case _:
             return ""
 

@@ -270,6 +270,11 @@ def test_a_download_is_unpacked_where_the_loader_looks(
     monkeypatch.setattr(DTD, "_MD5", "0" * 32)
     with pytest.raises(BadData, match="Textures could not be downloaded: File not found or corrup"):
         download(entry("dtd"), tmp_path / "root")
+    monkeypatch.setattr(DTD, "_URL", f"{server}/nowhere.tar.gz")
+    with pytest.raises(BadData, match="could not be downloaded: HTTP Error 404"):
+        download(entry("dtd"), tmp_path / "empty")
+    assert list((tmp_path / "empty").iterdir()) == []
+    monkeypatch.setattr(DTD, "_URL", f"{server}/dtd.tar.gz")
     monkeypatch.setattr(DTD, "_MD5", hashlib.md5(packed.read_bytes()).hexdigest())
     root = tmp_path / "root"
     assert main(["benchmark", "--download", "dtd", "--root", str(root)]) == 0

@@ -1,5 +1,6 @@
 """What the benchmark's data sets are, whether they are there, and how they come."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,12 @@ def download(known: Entry, root: Path) -> dict[str, Any]:
                 f"{known.home}; its files go to {root / known.folder}"
             )
         case Torchvision(name, splits, below):
-            for split in splits:
-                _download(known, name, root / below, dict(split))
+            try:
+                for split in splits:
+                    _download(known, name, root / below, dict(split))
+            except BadData:
+                _tidy(root, Path(known.folder))
+                raise
     lacking = known.lacking(root)
     if lacking:
         raise BadData(
@@ -74,3 +79,10 @@ def _download(known: Entry, name: str, root: Path, split: dict[str, Any]) -> Non
             f"{known.title} could not be downloaded: {reason(error)}; see {known.home}, and place "
             f"its files as {known.folder} below the root"
         ) from error
+
+
+def _tidy(root: Path, folder: Path) -> None:
+    """Remove folders below `root` that a download has left empty."""
+    for each in (folder, *folder.parents[:-1]):
+        with suppress(OSError):
+            (root / each).rmdir()
