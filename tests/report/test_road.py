@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sample_report import Run, sample_run
-from sample_road import ROWS, sample_blame, sample_pictures, sample_road
+from sample_road import ROWS, loss, sample_blame, sample_pictures, sample_road
 from test_page import page, visible
 
 from roadworthy.report.cascade import Step, cascade
@@ -121,6 +121,18 @@ def test_shares_sum_to_the_total_and_the_best_change_is_named(write_run: WriteRu
     assert second[0] == pytest.approx(first[1], abs=0.02)
     assert third[1] == pytest.approx(second[1], abs=0.02)  # a gain leads back
     assert third[0] == pytest.approx(total[1], abs=0.02)
+
+
+def test_a_resizer_of_one_side_is_shown_as_geometry(write_run: WriteRun) -> None:
+    run = sample_blame()
+    run |= {"shares": {"geometry": 11.33}, "intervals": {"geometry": [8.0, 14.0]}}
+    run |= {"bought_back": {"geometry": loss(11.33, 14.0)}, "best_change": "geometry"}
+    run |= {"train": {"decode": "pillow"}}
+    run["deploy"] |= {"geometry": "short-side", "size": [8, 8]}
+    folder = write_run(run, "blame")
+    text = visible(page(folder, out=folder))
+    assert "left out instead of short-side, size [8, 8], resize opencv-cubic" in text
+    assert "of the 11.3 points lost, which these images do not tell from none." in text
 
 
 def test_each_kind_of_run_has_its_own_table(write_run: WriteRun, tmp_path: Path) -> None:

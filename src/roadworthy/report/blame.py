@@ -93,14 +93,17 @@ def _share(tree: Tree, stage: str) -> Share | None:
         return None
     ends = tree.numbers(f"intervals.{stage}")
     low, high = ends if len(ends) == 2 else (None, None)
-    trained, deployed = (_part(tree.get(system), stage) for system in ("train", "deploy"))
+    systems = [tree.get(system) for system in ("train", "deploy")]
+    alone = stage == "geometry" and any(system.text("resize") is None for system in systems)
+    also = ("resize",) if alone else ()  # one side resizes: its resizer counts as geometry
+    trained, deployed = (_part(system, stage, also) for system in systems)
     gain = read_loss(tree.get("bought_back").get(stage))
     return Share(stage, trained, deployed, Loss(value, low, high), gain)
 
 
-def _part(system: Tree, stage: str) -> str:
+def _part(system: Tree, stage: str, also: tuple[str, ...]) -> str:
     """What a system has in a stage; empty where the record does not hold the system."""
-    names, said = FIELDS.get(stage, (stage,)), dict(system.leaves(""))
+    names, said = (*FIELDS.get(stage, (stage,)), *also), dict(system.leaves(""))
     parts = [(name, said[name]) for name in names if said.get(name)]
     if not said or parts:
         return ", ".join(value if name == stage else f"{name} {value}" for name, value in parts)
