@@ -37,6 +37,8 @@ TextStage = Literal["casing", "tokenizer", "truncation", "length", "padding"]
 SharedStage = Literal["model", "runtime", "post"]
 StageName = Literal[ImageStage, TextStage, SharedStage]
 """In the order in which an image or a text meets them."""
+CHOICES = {"Neighbours": "number of neighbours", "Linear": "penalty"}
+"""What there was to choose of a protocol of `adapt`; a learning rate of all others."""
 LearnTask = Literal["classification", "detection", "segmentation", "depth"]
 """What a source of `roadworthy learn` is annotated for."""
 Hint = Literal["features", LearnTask]

@@ -4,10 +4,8 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from roadworthy.core.alike import alike, measure_of, things_of
-from roadworthy.requests import ImageStage, StageName, TextStage
+from roadworthy.requests import CHOICES, ImageStage, StageName, TextStage
 
-CHOICES = {"Neighbours": "number of neighbours", "Linear": "penalty"}
-"""What there was to choose of a protocol of `adapt`; a learning rate of all others."""
 _STEADY = 2
 """The slowest tenth of runs over the fastest beyond which a median says little."""
 

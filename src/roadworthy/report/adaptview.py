@@ -22,7 +22,7 @@ from roadworthy.report.origin import Pairs, unless
 from roadworthy.report.panels import Bar, Tile
 from roadworthy.report.stageview import origins
 from roadworthy.report.tree import Tree
-from roadworthy.wording import CHOICES
+from roadworthy.requests import CHOICES
 
 ADAPT = "adapt"
 PROTOCOLS = {
