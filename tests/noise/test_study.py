@@ -98,7 +98,8 @@ def test_every_stage_offers_something_but_what_the_system_has() -> None:
     present = [option for option in offered if option.missing is None]
     assert all(option.system != BASE for option in present)
     assert len({option.system for option in present}) == len(present)
-    assert not options(System(replace(SMALL, resize=None, geometry=None, size=None)), ("resize",))
+    with pytest.raises(BadInput, match="stages resize given, in which this model has nothing to"):
+        options(System(replace(SMALL, resize=None, geometry=None, size=None)), ("resize",))
 
 
 def test_distances_are_symmetric_and_zero_on_the_diagonal() -> None:

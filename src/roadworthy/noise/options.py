@@ -50,7 +50,7 @@ def options(
         posts: other ways to turn outputs into answers.
 
     Raises:
-        BadInput: the system has none of the stages.
+        BadInput: the system has none of the stages, or nothing to change in them.
     """
     present: list[Stage] = [stage for stage in stages if stage in base.stages]
     if not present:
