@@ -12,8 +12,6 @@ from pathlib import Path
 from roadworthy.learn.gvb import subsets
 from roadworthy.learn.gvb.entries import ENTRIES
 
-LISTS = Path(subsets.__file__).parent / "lists"
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -25,7 +23,7 @@ def main() -> None:
             print(f"{entry.name}: {part.told[-1]}; not shipped")
             continue
         drawn = subsets.draw(part, 0.1, seed=0)
-        subsets.write_subset(drawn, LISTS / f"{entry.name}.json")
+        subsets.write_subset(drawn, subsets.LISTS / f"{entry.name}.json")
         print(f"{entry.name}: {len(drawn.images)} of {drawn.of}, {drawn.sha256}")
 
 

@@ -19,6 +19,9 @@ from roadworthy.core.sources import reason
 from roadworthy.errors import BadData, BadInput
 from roadworthy.learn.gvb.part import Part, few
 
+LISTS = Path(__file__).parent / "lists"
+"""Those that came with the package."""
+
 
 def stratified(
     names: Sequence[str], labels: Sequence[int], fraction: float, seed: int
@@ -141,7 +144,7 @@ def shipped(dataset: str) -> Subset | None:
 
     Its `whole` stands for the lists of all seeds and shares: they follow from names and classes.
     """
-    path = Path(__file__).parent / "lists" / f"{dataset}.json"
+    path = LISTS / f"{dataset}.json"
     return read_subset(path) if path.is_file() else None
 
 
